@@ -1,0 +1,50 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{Result, item::Change};
+
+/// Where a change stands among those that one open stream handed out. Opaque; ordered within its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Which partition (shard); 0 where there is one only.
+    pub partition: u32,
+    /// Counts up within the partition, in the order of handing out.
+    pub offset: u64,
+}
+
+/// One entry of the stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Captured {
+    /// What to confirm.
+    pub position: Position,
+    /// The change, or the bytes of a row that cannot be read as an item with the reason: a dead letter, then confirmed.
+    pub content: std::result::Result<Change, (Bytes, String)>,
+}
+
+/// The table stream of new items.
+#[async_trait]
+pub trait Changes: Send + Sync {
+    /// Opens the stream after the last confirmed position. While another holds it, waits; meanwhile the adapter's
+    /// [`super::Dependency`] says *standing by*. *Gap*: it cannot be opened without skipping changes; it never skips.
+    async fn open(&self) -> Result<Box<dyn ChangeStream>>;
+
+    /// Changes not yet confirmed, as far as the store can tell cheaply: for readiness and metrics.
+    async fn backlog(&self) -> Result<u64>;
+}
+
+/// The open stream, one reader at a time.
+#[async_trait]
+pub trait ChangeStream: Send {
+    /// Up to `max` next entries; waits up to `wait` for the first. Cancel-safe: what a dropped call had taken comes with
+    /// the next one. Transactions that commit out of the order of their ids are not skipped; rolled-back ones never come.
+    ///
+    /// An error ends the stream (*gap*, *unavailable*, *lease lost* when another took it over); open it again: it then
+    /// begins after the last confirmed position, so what was handed out and not confirmed comes again.
+    async fn next(&mut self, max: usize, wait: Duration) -> Result<Vec<Captured>>;
+
+    /// Moves the durable position past `up_to` and all before it in its partition. Called only after everything up to
+    /// it was published and confirmed. Confirming what is confirmed changes nothing.
+    async fn confirm(&mut self, up_to: Position) -> Result<()>;
+}
