@@ -1,1 +1,9 @@
-//! Placeholder until this crate is written.
+//! What the four services share: the consume loop with its retries, supervision, shutdown, health and telemetry.
+//!
+//! Knows ports and no vendor. Deterministic: time is tokio's timers and the [`tidings_domain::ports::Clock`], chance is
+//! [`tidings_domain::ports::Entropy`], and every task lives in a `JoinSet` owned by the `run` that began it.
+
+pub mod handler;
+pub mod health;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,162 @@
+//! Health: what each part of a process says of itself, and what its adapters last saw. No I/O: a probe never writes.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use serde::Serialize;
+use tidings_domain::ports::{Dependency, DependencyState};
+
+/// How a part is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", content = "reason", rename_all = "snake_case")]
+pub enum PartState {
+    /// It works.
+    Up,
+    /// It works, worse than it should, for this reason.
+    Degraded(String),
+    /// It does not work yet, or not now, and waits for what is named.
+    Waiting(String),
+    /// It has stopped for good, for this reason; a person has to act.
+    Stopped(String),
+    /// Another holds what only one can hold.
+    StandingBy,
+}
+
+impl PartState {
+    fn is_ready(&self) -> bool {
+        matches!(self, Self::Up | Self::Degraded(_) | Self::StandingBy)
+    }
+}
+
+/// The parts and dependencies of one process. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Health {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    parts: BTreeMap<String, PartState>,
+    dependencies: Vec<Arc<dyn Dependency>>,
+}
+
+/// What one part says of itself.
+#[derive(Clone)]
+pub struct Part {
+    health: Health,
+    name: Arc<str>,
+}
+
+/// What a probe is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Whether every part works.
+    pub ready: bool,
+    /// Whether something works worse than it should.
+    pub degraded: bool,
+    /// Each part with its state.
+    pub parts: BTreeMap<String, PartState>,
+    /// Each dependency with what its adapter last saw.
+    pub dependencies: BTreeMap<String, PartState>,
+}
+
+impl Health {
+    /// Nothing to say yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A part named `name`, waiting to start.
+    pub fn part(&self, name: impl Into<Arc<str>>) -> Part {
+        let part = Part { health: self.clone(), name: name.into() };
+        part.set(PartState::Waiting("starting".to_owned()));
+        part
+    }
+
+    /// Adds a dependency. Its state is shown; it decides nothing of readiness, the parts do.
+    pub fn depends_on(&self, dependency: Arc<dyn Dependency>) {
+        self.lock().dependencies.push(dependency);
+    }
+
+    /// What a probe is told now.
+    pub fn report(&self) -> Report {
+        let inner = self.lock();
+        let dependencies: BTreeMap<_, _> =
+            inner.dependencies.iter().map(|d| (d.name().to_owned(), state_of(d.state()))).collect();
+        let all = || inner.parts.values().chain(dependencies.values());
+        Report {
+            ready: !inner.parts.is_empty() && inner.parts.values().all(PartState::is_ready),
+            degraded: all().any(|state| !matches!(state, PartState::Up | PartState::StandingBy)),
+            parts: inner.parts.clone(),
+            dependencies,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Part {
+    /// Says how it is doing; the first time of each state is logged.
+    pub fn set(&self, state: PartState) {
+        let before = self.health.lock().parts.insert(self.name.to_string(), state.clone());
+        if before.as_ref() == Some(&state) {
+            return;
+        }
+        let part = &*self.name;
+        match state {
+            PartState::Up if before.is_some() => tracing::info!(part, "up"),
+            PartState::Degraded(reason) => tracing::warn!(part, reason, "degraded"),
+            PartState::Waiting(reason) if before.is_some() => tracing::warn!(part, reason, "waiting"),
+            PartState::Stopped(reason) => tracing::error!(part, reason, "stopped"),
+            PartState::StandingBy => tracing::info!(part, "standing by"),
+            PartState::Up | PartState::Waiting(_) => {}
+        }
+    }
+
+    /// It works.
+    pub fn up(&self) {
+        self.set(PartState::Up);
+    }
+
+    /// It waits for what `reason` names.
+    pub fn waiting(&self, reason: impl Into<String>) {
+        self.set(PartState::Waiting(reason.into()));
+    }
+
+    /// It works worse than it should.
+    pub fn degraded(&self, reason: impl Into<String>) {
+        self.set(PartState::Degraded(reason.into()));
+    }
+}
+
+fn state_of(state: DependencyState) -> PartState {
+    match state {
+        DependencyState::Up => PartState::Up,
+        DependencyState::Degraded(reason) => PartState::Degraded(reason),
+        DependencyState::Down(reason) => PartState::Waiting(reason),
+        DependencyState::StandingBy => PartState::StandingBy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_every_part_is() {
+        let health = Health::new();
+        assert!(!health.report().ready);
+        let part = health.part("items");
+        assert!(!health.report().ready);
+        part.up();
+        assert!(health.report().ready && !health.report().degraded);
+        part.waiting("rabbitmq");
+        assert!(!health.report().ready);
+        part.degraded("slow");
+        assert!(health.report().ready && health.report().degraded);
+    }
+}
