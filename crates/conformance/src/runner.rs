@@ -1,0 +1,69 @@
+//! Behaviours as tests of libtest's look.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use libtest_mimic::{Arguments, Conclusion, Trial};
+
+use crate::{Adapter, Fixture, Need, Suite};
+
+/// How long a behaviour may take, in the time of its runtime: one that hangs fails with its name.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+
+/// One behaviour of one port.
+pub(crate) struct Behaviour {
+    pub(crate) suite: Suite,
+    pub(crate) name: &'static str,
+    pub(crate) needs: &'static [Need],
+    pub(crate) run: fn(Arc<dyn Fixture>) -> BoxFuture<'static, ()>,
+}
+
+/// Lists a suite's behaviours: `suite!(Bus { name, other [BusLease], third [Disturb(Restart)] })`.
+macro_rules! suite {
+    ($suite:ident { $($name:ident $([$($need:expr),+])?),+ $(,)? }) => {
+        pub(crate) fn behaviours() -> Vec<$crate::runner::Behaviour> {
+            vec![$($crate::runner::Behaviour {
+                suite: $crate::Suite::$suite,
+                name: stringify!($name),
+                needs: &[$($($need),+)?],
+                run: |fixture| Box::pin($name(fixture)),
+            }),+]
+        }
+    };
+}
+pub(crate) use suite;
+
+/// Runs the suites of `adapter` as the command line says (a filter, `--list`, `--exact`, ...), each behaviour in a
+/// runtime and on an installation of its own.
+pub fn main(adapter: impl Adapter) -> Conclusion {
+    let arguments = Arguments::from_args();
+    let adapter = Arc::new(adapter);
+    let suites = adapter.suites();
+    let all = [crate::bus::behaviours()];
+    let trials = all
+        .into_iter()
+        .flatten()
+        .filter(|behaviour| suites.contains(&behaviour.suite))
+        .map(|behaviour| trial(&adapter, behaviour))
+        .collect();
+    libtest_mimic::run(&arguments, trials)
+}
+
+fn trial<A: Adapter>(adapter: &Arc<A>, behaviour: Behaviour) -> Trial {
+    let cannot = behaviour.needs.iter().find_map(|need| adapter.cannot(*need));
+    let name = format!("{}::{}", behaviour.suite.as_str(), behaviour.name);
+    let adapter = Arc::clone(adapter);
+    let trial = Trial::test(name, move || {
+        let runtime = adapter.runtime();
+        let finished = runtime.block_on(async {
+            let fixture: Arc<dyn Fixture> = Arc::from(adapter.install().await);
+            tokio::time::timeout(TIME_LIMIT, (behaviour.run)(fixture)).await
+        });
+        runtime.shutdown_background();
+        finished.map_err(|_| format!("not finished after {} s", TIME_LIMIT.as_secs()).into())
+    });
+    match cannot {
+        Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+        None => trial,
+    }
+}
