@@ -9,27 +9,24 @@ use uuid::Uuid;
 #[async_trait]
 pub trait Handler: Send + Sync {
     /// Handles `batch` and answers for each, in order. The loop may call it concurrently, calls it again for entries
-    /// that are to be tried again, and entry by entry after a batch that failed whole. Effects are durable before
-    /// their *done* is answered. A panic counts as a failed attempt of each entry.
+    /// that are to be tried again, and entry by entry after a batch that failed whole (all *retry*, a panic, a wrong
+    /// number of verdicts). Effects are durable before their *done* is answered. A panic counts as a failed attempt
+    /// once its entry is alone.
+    ///
+    /// Where spans are recorded, the `traceparent` that an entry carries is that of its own process span, which the
+    /// loop begins as a child of the producer's and ends when the message is dealt with. So a handler makes no process
+    /// span: what it decodes is already the context to pass on.
     async fn handle(&self, batch: &[Received]) -> Vec<Verdict>;
 
     /// Whether work could be tried now: the probe after *unavailable*. Writes nothing, takes no message.
     async fn probe(&self) -> Result<()>;
 
     /// Handles dead letters of this source that were marked for redrive; by default they are handled as what they were
-    /// when they came, an envelope of their headers and body.
+    /// when they came (see [`crate::letter::received`]).
     async fn redrive(&self, letter: &DeadLetter) -> Verdict {
-        let received = Received {
-            envelope: tidings_domain::wire::Envelope {
-                headers: letter.headers.clone(),
-                body: letter.body.clone(),
-                native_id: letter.message_id.map(|id| id.to_string()),
-                published_to: letter.topic.clone(),
-            },
-            returns: 0,
-            lease: tidings_domain::ports::Lease { epoch: 0, tag: 0 },
-        };
-        self.handle(std::slice::from_ref(&received)).await.pop().unwrap_or(Verdict::Done)
+        let received = crate::letter::received(letter);
+        let missing = || Verdict::Retry { detail: "the handler gave no verdict".to_owned() };
+        self.handle(std::slice::from_ref(&received)).await.pop().unwrap_or_else(missing)
     }
 }
 

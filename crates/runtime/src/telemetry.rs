@@ -13,12 +13,20 @@ use opentelemetry::{
         TraceState, Tracer as _, noop::NoopTracer,
     },
 };
-use tidings_domain::trace_context::TraceContext;
+use tidings_domain::{
+    ports::{BusTopic, Queue},
+    trace_context::TraceContext,
+};
+
+use crate::conventions::{self, Operation};
 
 /// One service's tracer and meter. Clones are the same.
 #[derive(Clone)]
 pub struct Telemetry {
     tracer: Arc<BoxedTracer>,
+    recording: bool,
+    namespace: Arc<str>,
+    system: Arc<str>,
     /// The service's meter.
     pub meter: Meter,
 }
@@ -26,12 +34,122 @@ pub struct Telemetry {
 impl Telemetry {
     /// With the providers of the composition root.
     pub fn new(tracer: BoxedTracer, meter: Meter) -> Self {
-        Self { tracer: Arc::new(tracer), meter }
+        Self {
+            tracer: Arc::new(tracer),
+            recording: true,
+            namespace: "tidings".into(),
+            system: "tidings".into(),
+            meter,
+        }
     }
 
     /// That of a process without telemetry.
     pub fn none() -> Self {
-        Self::new(BoxedTracer::new(Box::new(NoopTracer::new())), NoopMeterProvider::new().meter("tidings"))
+        Self::without_spans(NoopMeterProvider::new().meter("tidings"))
+    }
+
+    /// Metrics only: no span is begun, and nothing is spent on what it would say.
+    pub fn without_spans(meter: Meter) -> Self {
+        Self { recording: false, ..Self::new(BoxedTracer::new(Box::new(NoopTracer::new())), meter) }
+    }
+
+    /// The same with the namespace and the bus (`sqlite`, `rabbitmq`, `aws_sns`) that spans name.
+    #[must_use]
+    pub fn named(mut self, namespace: &str, messaging_system: &str) -> Self {
+        self.namespace = namespace.into();
+        self.system = messaging_system.into();
+        self
+    }
+
+    /// Whether spans go anywhere. Where not, callers skip the making of names, links and attributes.
+    pub fn is_recording(&self) -> bool {
+        self.recording
+    }
+
+    /// The full name of a queue.
+    pub fn queue_name(&self, queue: Queue) -> String {
+        format!("{}-{}", self.namespace, queue.as_str())
+    }
+
+    /// The full name of a topic.
+    pub fn topic_name(&self, topic: &BusTopic) -> String {
+        match topic {
+            BusTopic::Messages(name) => format!("{}-topic-{name}", self.namespace),
+            BusTopic::Notifications => format!("{}-notifications", self.namespace),
+        }
+    }
+
+    /// The publish of one message to `destination`: its context is what the message carries.
+    pub fn publish_span(&self, destination: &str, message_id: Option<&str>, parent: &TraceContext) -> Span {
+        self.messaging(Operation::Publish, SpanKind::Producer, destination, message_id, parent, &[])
+    }
+
+    /// The handling of one message, whose producer is its parent and, as the conventions ask, a link.
+    pub fn process_span(&self, destination: &str, message_id: Option<&str>, producer: &TraceContext) -> Span {
+        let links = std::slice::from_ref(producer);
+        self.messaging(Operation::Process, SpanKind::Consumer, destination, message_id, producer, links)
+    }
+
+    /// The handling of one message once more, later: a trace of its own that links to where it came from.
+    pub fn later_process_span(
+        &self,
+        destination: &str,
+        message_id: Option<&str>,
+        cause: &TraceContext,
+    ) -> Span {
+        let (links, root) = (std::slice::from_ref(cause), TraceContext::default());
+        self.messaging(Operation::Process, SpanKind::Consumer, destination, message_id, &root, links)
+    }
+
+    /// The taking of some messages from `destination`: linked to the producer of each, and a child of the only one.
+    pub fn receive_span(&self, destination: &str, producers: &[TraceContext]) -> Span {
+        let parent = only(producers);
+        let mut span =
+            self.messaging(Operation::Receive, SpanKind::Client, destination, None, &parent, producers);
+        span.set_count(conventions::MESSAGING_BATCH_MESSAGE_COUNT, producers.len());
+        span
+    }
+
+    /// One statement on `table` that is made once for some messages: linked to the span of each, and a child of the
+    /// only one.
+    pub fn statement_span(&self, verb: &'static str, table: &'static str, causes: &[TraceContext]) -> Span {
+        if !self.recording {
+            return Span::none(TraceContext::default());
+        }
+        let attributes = vec![
+            KeyValue::new(conventions::DB_OPERATION_NAME, verb),
+            KeyValue::new(conventions::DB_COLLECTION_NAME, table),
+        ];
+        let name = format!("{verb} {table}");
+        let mut span = self.span(name, SpanKind::Client, &only(causes), causes, attributes);
+        if causes.len() > 1 {
+            span.set_count(conventions::DB_OPERATION_BATCH_SIZE, causes.len());
+        }
+        span
+    }
+
+    fn messaging(
+        &self,
+        operation: Operation,
+        kind: SpanKind,
+        destination: &str,
+        message_id: Option<&str>,
+        parent: &TraceContext,
+        links: &[TraceContext],
+    ) -> Span {
+        if !self.recording {
+            return Span::none(parent.clone());
+        }
+        let mut attributes = vec![
+            KeyValue::new(conventions::MESSAGING_SYSTEM, Arc::clone(&self.system)),
+            KeyValue::new(conventions::MESSAGING_DESTINATION_NAME, destination.to_owned()),
+            KeyValue::new(conventions::MESSAGING_OPERATION_NAME, operation.name()),
+            KeyValue::new(conventions::MESSAGING_OPERATION_TYPE, operation.kind()),
+        ];
+        if let Some(id) = message_id {
+            attributes.push(KeyValue::new(conventions::MESSAGING_MESSAGE_ID, id.to_owned()));
+        }
+        self.span(format!("{} {destination}", operation.name()), kind, parent, links, attributes)
     }
 
     /// Begins a span named `name`. `parent` is its parent; each of `links` is linked (a parent is linked as well only
@@ -44,6 +162,9 @@ impl Telemetry {
         links: &[TraceContext],
         attributes: Vec<KeyValue>,
     ) -> Span {
+        if !self.recording {
+            return Span::none(parent.clone());
+        }
         let links = links.iter().filter_map(span_context).map(Link::with_context).collect();
         let builder = self
             .tracer
@@ -59,17 +180,30 @@ impl Telemetry {
         let own = trace_context(span.span_context());
         // Without a provider there is no span of ours: what came is passed on.
         let trace = if own.traceparent.is_some() { own } else { parent.clone() };
-        Span { span, trace }
+        Span { span: Some(span), trace }
+    }
+}
+
+/// The only one of `contexts`, else none.
+fn only(contexts: &[TraceContext]) -> TraceContext {
+    match contexts {
+        [one] => one.clone(),
+        _ => TraceContext::default(),
     }
 }
 
 /// A span under way; it ends when it is dropped.
 pub struct Span {
-    span: opentelemetry::global::BoxedSpan,
+    span: Option<opentelemetry::global::BoxedSpan>,
     trace: TraceContext,
 }
 
 impl Span {
+    /// No span: what came is passed on.
+    pub fn none(trace: TraceContext) -> Self {
+        Self { span: None, trace }
+    }
+
     /// The context to carry to what this span causes.
     pub fn trace(&self) -> &TraceContext {
         &self.trace
@@ -77,18 +211,29 @@ impl Span {
 
     /// Adds an attribute.
     pub fn set(&mut self, attribute: KeyValue) {
-        self.span.set_attribute(attribute);
+        if let Some(span) = &mut self.span {
+            span.set_attribute(attribute);
+        }
+    }
+
+    /// Adds an attribute that counts.
+    pub fn set_count(&mut self, name: &'static str, count: usize) {
+        self.set(KeyValue::new(name, i64::try_from(count).unwrap_or(i64::MAX)));
     }
 
     /// Adds an event, such as a retry or a dead letter.
     pub fn event(&mut self, name: &'static str, attributes: Vec<KeyValue>) {
-        self.span.add_event(name, attributes);
+        if let Some(span) = &mut self.span {
+            span.add_event(name, attributes);
+        }
     }
 
     /// Marks it failed with what the conventions call `error.type`.
     pub fn fail(&mut self, error_type: &'static str, description: impl Into<String>) {
-        self.span.set_attribute(KeyValue::new("error.type", error_type));
-        self.span.set_status(Status::error(description.into()));
+        if let Some(span) = &mut self.span {
+            span.set_attribute(KeyValue::new(conventions::ERROR_TYPE, error_type));
+            span.set_status(Status::error(description.into()));
+        }
     }
 }
 

@@ -1,0 +1,149 @@
+//! The names of our metrics, their labels, and the instruments of the loops, in one place.
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Gauge, Histogram, Meter},
+};
+
+/// Messages that a loop has dealt with, by queue and verdict.
+pub const MESSAGES_HANDLED: &str = "tidings.messages.handled";
+/// Attempts that failed and are tried again, by queue.
+pub const MESSAGES_RETRIED: &str = "tidings.messages.retried";
+/// Leases that ran out or were taken over while we held them, by queue.
+pub const LEASES_LOST: &str = "tidings.leases.lost";
+/// Settlements that failed otherwise, by queue: their messages come again.
+pub const SETTLE_FAILURES: &str = "tidings.settle.failures";
+/// Times that a loop stopped taking because nothing could be tried, by queue.
+pub const PAUSES: &str = "tidings.pauses";
+/// Dead letters written, by source and reason.
+pub const DEAD_LETTERS_WRITTEN: &str = "tidings.dead_letters.written";
+/// Dead letters taken up again, by source and verdict.
+pub const DEAD_LETTERS_REDRIVEN: &str = "tidings.dead_letters.redriven";
+/// Seconds of a handler call, by queue.
+pub const PROCESS_DURATION: &str = "messaging.process.duration";
+/// Changes published, by destination.
+pub const CHANGES_PUBLISHED: &str = "tidings.changes.published";
+/// Publishes that failed and are made again, by kind of error.
+pub const CHANGES_REPUBLISHED: &str = "tidings.changes.republished";
+/// Seconds from a row's writing to its confirmed publish.
+pub const CHANGES_LAG: &str = "tidings.changes.lag";
+/// Changes not yet confirmed.
+pub const CHANGES_BACKLOG: &str = "tidings.changes.backlog";
+/// 1 while the table stream has a gap, else 0.
+pub const CHANGES_GAP: &str = "tidings.changes.gap";
+/// Items removed past retention.
+pub const RETENTION_REMOVED: &str = "tidings.retention.removed";
+/// Items past retention of which something is open.
+pub const RETENTION_OPEN: &str = "tidings.retention.open";
+
+/// The label that names a queue.
+pub const QUEUE: &str = "queue";
+/// The label that names what came of something.
+pub const VERDICT: &str = "verdict";
+/// The label that names where dead letters come from.
+pub const SOURCE: &str = "source";
+/// The label that names why.
+pub const REASON: &str = "reason";
+/// The label that names the kind of an error.
+pub const KIND: &str = "kind";
+
+/// The bounds of duration histograms, in seconds.
+pub const DURATION_BOUNDS: [f64; 14] =
+    [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
+/// The instruments of a consume loop, with the labels of its queue.
+#[derive(Clone)]
+pub(crate) struct ConsumeMetrics {
+    handled: Counter<u64>,
+    retried: Counter<u64>,
+    leases_lost: Counter<u64>,
+    settle_failures: Counter<u64>,
+    pauses: Counter<u64>,
+    dead_letters: Counter<u64>,
+    duration: Histogram<f64>,
+    queue: [KeyValue; 1],
+    done: [KeyValue; 2],
+    dead: [KeyValue; 2],
+    released: [KeyValue; 2],
+    source: KeyValue,
+}
+
+impl ConsumeMetrics {
+    pub(crate) fn new(meter: &Meter, queue: &'static str, source: &'static str) -> Self {
+        let queue = KeyValue::new(QUEUE, queue);
+        let with = |verdict| [queue.clone(), KeyValue::new(VERDICT, verdict)];
+        Self {
+            handled: counter(meter, MESSAGES_HANDLED, "messages dealt with"),
+            retried: counter(meter, MESSAGES_RETRIED, "failed attempts that are made again"),
+            leases_lost: counter(meter, LEASES_LOST, "leases lost while held"),
+            settle_failures: counter(meter, SETTLE_FAILURES, "settlements that failed"),
+            pauses: counter(meter, PAUSES, "times that nothing could be tried"),
+            dead_letters: counter(meter, DEAD_LETTERS_WRITTEN, "dead letters written"),
+            duration: seconds(meter, PROCESS_DURATION, "duration of a handler call"),
+            done: with("done"),
+            dead: with("dead_letter"),
+            released: with("released"),
+            source: KeyValue::new(SOURCE, source),
+            queue: [queue],
+        }
+    }
+
+    pub(crate) fn done(&self, count: u64) {
+        add(&self.handled, count, &self.done);
+    }
+
+    pub(crate) fn released(&self, count: u64) {
+        add(&self.handled, count, &self.released);
+    }
+
+    pub(crate) fn dead_letter(&self, reason: &str) {
+        self.handled.add(1, &self.dead);
+        self.dead_letters.add(1, &[self.source.clone(), KeyValue::new(REASON, reason.to_owned())]);
+    }
+
+    pub(crate) fn retried(&self, count: u64) {
+        add(&self.retried, count, &self.queue);
+    }
+
+    pub(crate) fn leases_lost(&self, count: u64) {
+        add(&self.leases_lost, count, &self.queue);
+    }
+
+    pub(crate) fn settle_failures(&self, count: u64) {
+        add(&self.settle_failures, count, &self.queue);
+    }
+
+    pub(crate) fn paused(&self) {
+        self.pauses.add(1, &self.queue);
+    }
+
+    pub(crate) fn call_took(&self, duration: std::time::Duration) {
+        self.duration.record(duration.as_secs_f64(), &self.queue);
+    }
+}
+
+fn add(counter: &Counter<u64>, count: u64, labels: &[KeyValue]) {
+    if count > 0 {
+        counter.add(count, labels);
+    }
+}
+
+/// A counter of ours.
+pub fn counter(meter: &Meter, name: &'static str, description: &'static str) -> Counter<u64> {
+    meter.u64_counter(name).with_description(description).build()
+}
+
+/// A gauge of ours.
+pub fn gauge(meter: &Meter, name: &'static str, description: &'static str) -> Gauge<u64> {
+    meter.u64_gauge(name).with_description(description).build()
+}
+
+/// A histogram of seconds with [`DURATION_BOUNDS`].
+pub fn seconds(meter: &Meter, name: &'static str, description: &'static str) -> Histogram<f64> {
+    meter
+        .f64_histogram(name)
+        .with_unit("s")
+        .with_description(description)
+        .with_boundaries(DURATION_BOUNDS.to_vec())
+        .build()
+}
