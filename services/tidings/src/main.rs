@@ -1,2 +1,14 @@
 //! The one program.
-fn main() {}
+
+use std::process::ExitCode;
+
+mod admin;
+mod chance;
+mod http;
+mod profile;
+mod settings;
+mod telemetry;
+
+fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}
