@@ -1,1 +1,3 @@
-//! Placeholder until this crate is written.
+//! Private servers and their faults, for tests: each listens on a free port of the loopback and belongs to one test.
+
+pub mod smtp;
