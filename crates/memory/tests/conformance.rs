@@ -1,0 +1,2 @@
+//! The suites on memory.
+fn main() {}
