@@ -51,13 +51,15 @@ impl Connector {
             Tls::StartTls => {
                 let mut builder = TlsParameters::builder(settings.host.clone());
                 if let Some(pem) = &settings.ca_pem {
-                    let certificate = Certificate::from_pem(pem).map_err(|error| bad("the CA file", &error))?;
+                    let certificate =
+                        Certificate::from_pem(pem).map_err(|error| bad("the CA file", &error))?;
                     builder = builder.add_root_certificate(certificate);
                 }
                 starttls = Some(builder.build_rustls().map_err(|error| bad("TLS", &error))?);
             }
             Tls::Wrapper => {
-                let name = ServerName::try_from(settings.host.clone()).map_err(|error| bad("the host", &error))?;
+                let name =
+                    ServerName::try_from(settings.host.clone()).map_err(|error| bad("the host", &error))?;
                 let config = client_config(&settings).map_err(|error| bad("TLS", &*error))?;
                 wrapper = Some((TlsConnector::from(Arc::new(config)), name));
             }
@@ -101,7 +103,8 @@ impl Connector {
 
     async fn dial(&self) -> Result<TcpStream, Failure> {
         let deadline = self.settings.deadlines.connect;
-        let dialled = timeout(deadline, TcpStream::connect((self.settings.host.as_str(), self.settings.port))).await;
+        let dialled =
+            timeout(deadline, TcpStream::connect((self.settings.host.as_str(), self.settings.port))).await;
         let tcp = dialled
             .map_err(|_| Failure::overdue(MailPhase::Connect, deadline))?
             .map_err(|error| Failure::lost(MailPhase::Connect, &error))?;
@@ -177,7 +180,11 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// MAIL FROM and RCPT TO.
-    pub(crate) async fn begin(&mut self, envelope: &MailEnvelope, settings: &SmtpSettings) -> Result<(), Failure> {
+    pub(crate) async fn begin(
+        &mut self,
+        envelope: &MailEnvelope,
+        settings: &SmtpSettings,
+    ) -> Result<(), Failure> {
         let deadlines = &settings.deadlines;
         let mail = format!("MAIL FROM:<{}>\r\n", envelope.from.as_str());
         self.command(MailPhase::MailFrom, deadlines.mail, mail).await?;
@@ -186,7 +193,11 @@ impl Connection {
     }
 
     /// DATA and the mail.
-    pub(crate) async fn data(&mut self, message: &[u8], settings: &SmtpSettings) -> Result<MailReply, Failure> {
+    pub(crate) async fn data(
+        &mut self,
+        message: &[u8],
+        settings: &SmtpSettings,
+    ) -> Result<MailReply, Failure> {
         let (phase, deadline) = (MailPhase::Data, settings.deadlines.data);
         let go = within(phase, deadline, self.smtp.command("DATA\r\n")).await?;
         if code(&go) != 354 {

@@ -1,5 +1,8 @@
 //! The port itself: callers on one side, sessions on the other.
-#![expect(clippy::disallowed_methods, reason = "a session outlives its callers, so that none can put it out of step")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a session outlives its callers, so that none can put it out of step"
+)]
 
 use std::sync::{
     Arc, Mutex, PoisonError,

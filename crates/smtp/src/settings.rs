@@ -132,7 +132,9 @@ impl SmtpSettings {
         }
         let tls = match (url.scheme(), asked) {
             ("smtps", None) => Tls::Wrapper,
-            ("smtps", Some(_)) => return Err("smtps:// speaks TLS from the first byte: leave ?tls= out".to_owned()),
+            ("smtps", Some(_)) => {
+                return Err("smtps:// speaks TLS from the first byte: leave ?tls= out".to_owned());
+            }
             ("smtp", Some(tls)) => tls,
             ("smtp", None) if is_loopback(&host) => Tls::None,
             ("smtp", None) => Tls::StartTls,

@@ -52,7 +52,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            mail_from: EmailAddress::parse("tidings@localhost.localdomain").expect("the default is an address"),
+            mail_from: EmailAddress::parse("tidings@localhost.localdomain")
+                .expect("the default is an address"),
             mail_from_name: "Tidings".to_owned(),
             public_url: "http://127.0.0.1:8080".to_owned(),
             page_size: 500,
@@ -80,12 +81,18 @@ impl Settings {
 
     /// The waits between attempts.
     pub(crate) fn retry(&self) -> Backoff {
-        Backoff { first: Duration::from_secs(self.retry_first_s), most: Duration::from_secs(self.retry_most_s) }
+        Backoff {
+            first: Duration::from_secs(self.retry_first_s),
+            most: Duration::from_secs(self.retry_most_s),
+        }
     }
 
     /// The waits while the mail server or the store is away.
     pub(crate) fn outage(&self) -> Backoff {
-        Backoff { first: Duration::from_millis(self.outage_first_ms), most: Duration::from_millis(self.outage_most_ms) }
+        Backoff {
+            first: Duration::from_millis(self.outage_first_ms),
+            most: Duration::from_millis(self.outage_most_ms),
+        }
     }
 
     /// How notifications are taken.

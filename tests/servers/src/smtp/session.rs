@@ -68,7 +68,11 @@ struct Session<'a> {
     releases: watch::Receiver<u64>,
 }
 
-pub(super) async fn run(shared: &Shared, number: u64, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+pub(super) async fn run(
+    shared: &Shared,
+    number: u64,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) {
     let mut stream: Box<dyn Stream> = Box::new(stream);
     let wrapped = shared.options.tls == TlsMode::Wrapper;
     if wrapped {
@@ -189,7 +193,9 @@ impl Session<'_> {
         let reply = format!("250 2.0.0 queued as {}", index + 1);
         let takes = match &act {
             None | Some(Act::Slowly(_)) => true,
-            Some(Act::Reply(text) | Act::ReplyAndClose(text) | Act::ReplySlowly(text, _)) => text.starts_with('2'),
+            Some(Act::Reply(text) | Act::ReplyAndClose(text) | Act::ReplySlowly(text, _)) => {
+                text.starts_with('2')
+            }
             Some(Act::Hold) => {
                 self.held().await;
                 true
@@ -207,7 +213,9 @@ impl Session<'_> {
 
     async fn start_tls(&mut self) -> io::Result<Next> {
         let next = self.step(Step::StartTls, "220 2.0.0 go on").await?;
-        let (Next::Replied(220), Some(acceptor)) = (&next, &self.shared.options.acceptor) else { return Ok(next) };
+        let (Next::Replied(220), Some(acceptor)) = (&next, &self.shared.options.acceptor) else {
+            return Ok(next);
+        };
         let plain = std::mem::replace(&mut self.stream, BufReader::new(Box::new(tokio::io::empty())));
         let tls = acceptor.accept(plain.into_inner()).await?;
         self.stream = BufReader::new(Box::new(tls));
