@@ -46,6 +46,15 @@ impl Shutdown {
         self.grace
     }
 
+    /// What `future` comes to, or none when the wish is made before; then it is dropped.
+    pub async fn cuts<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.token.cancelled() => None,
+            output = future => Some(output),
+        }
+    }
+
     /// Waits for `duration`, or less when the wish is made; false when it was made.
     pub async fn sleep(&self, duration: Duration) -> bool {
         tokio::select! {
