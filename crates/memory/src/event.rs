@@ -187,6 +187,11 @@ impl Recorder {
         inner.events.push(recorded);
     }
 
+    /// How many there are so far: the place of the next one.
+    pub fn position(&self) -> usize {
+        self.lock().events.len()
+    }
+
     /// Everything so far.
     pub fn events(&self) -> Vec<Recorded> {
         self.lock().events.clone()
