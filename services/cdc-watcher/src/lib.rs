@@ -1,1 +1,1 @@
-//! Placeholder until this crate is written.
+//! The cdc-watcher.
