@@ -110,6 +110,19 @@ impl Telemetry {
         span
     }
 
+    /// The reading of one new row from the stream of `table`, a child of the row's own context.
+    pub fn capture_span(&self, table: &'static str, message_id: &str, row: &TraceContext) -> Span {
+        if !self.recording {
+            return Span::none(row.clone());
+        }
+        let attributes = vec![
+            KeyValue::new(conventions::DB_COLLECTION_NAME, table),
+            KeyValue::new(conventions::MESSAGING_MESSAGE_ID, message_id.to_owned()),
+        ];
+        let links = std::slice::from_ref(row);
+        self.span(format!("capture {table}"), SpanKind::Consumer, row, links, attributes)
+    }
+
     /// One statement on `table` that is made once for some messages: linked to the span of each, and a child of the
     /// only one.
     pub fn statement_span(&self, verb: &'static str, table: &'static str, causes: &[TraceContext]) -> Span {

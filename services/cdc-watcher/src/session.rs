@@ -1,0 +1,179 @@
+//! One open stream: reads, publishes several batches at once, confirms in order.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use tidings_domain::{
+    Error, ErrorKind, Result,
+    ports::{Captured, ChangeStream},
+};
+use tidings_runtime::shutdown::Shutdown;
+use tokio::time::Instant;
+
+use crate::{Settings, frontier::Frontier, publish::Publisher};
+
+/// How long one read waits for a first change.
+const READ_WAIT: Duration = Duration::from_secs(20);
+
+/// An empty answer within this time is one too early; so many in a row end the stream.
+const EMPTY_TOO_EARLY: Duration = Duration::from_millis(50);
+const EMPTY_ANSWERS: u32 = 3;
+
+/// How far publishing may run ahead of a batch that is held up, in batches for each that may be under way.
+const BATCHES_AHEAD: usize = 4;
+
+/// Confirms that may fail in a row before the stream is opened anew.
+const CONFIRM_FAILURES: u32 = 3;
+
+type Publishing = FuturesUnordered<BoxFuture<'static, (u64, bool)>>;
+
+/// The state of one open stream.
+pub(crate) struct Session<'a> {
+    publisher: &'a Arc<Publisher>,
+    settings: &'a Settings,
+    stream: Box<dyn ChangeStream>,
+    publishing: Publishing,
+    frontier: Frontier,
+    confirm_at: Option<Instant>,
+    confirm_failures: u32,
+    empty_answers: u32,
+    /// Whether anything was confirmed.
+    pub(crate) progress: bool,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(
+        publisher: &'a Arc<Publisher>,
+        settings: &'a Settings,
+        stream: Box<dyn ChangeStream>,
+    ) -> Self {
+        Self {
+            publisher,
+            settings,
+            stream,
+            publishing: FuturesUnordered::new(),
+            frontier: Frontier::default(),
+            confirm_at: None,
+            confirm_failures: 0,
+            empty_answers: 0,
+            progress: false,
+        }
+    }
+
+    /// Runs until `shutdown`: Ok then, with everything confirmed that was published. An error ends the stream; what was
+    /// published and not confirmed is captured and published once more, which the mail's key makes harmless.
+    pub(crate) async fn run(&mut self, shutdown: &Shutdown) -> Result<()> {
+        let batch = self.settings.batch.max(1);
+        while !shutdown.is_requested() {
+            let began = Instant::now();
+            let has_room = self.has_room();
+            tokio::select! {
+                biased;
+                () = shutdown.requested() => break,
+                Some(ended) = self.publishing.next(), if !self.publishing.is_empty() => self.published(ended),
+                () = at(self.confirm_at), if self.confirm_at.is_some() => self.confirm().await?,
+                captured = self.stream.next(batch, READ_WAIT), if has_room => {
+                    self.captured(captured?, began, shutdown)?;
+                }
+            }
+        }
+        // What is under way is finished: a publish that is cut off is one that is made twice.
+        while let Some(ended) = self.publishing.next().await {
+            self.published(ended);
+        }
+        self.confirm().await
+    }
+
+    /// Whether another batch may be begun: so many at once, and so many ahead of one that is held up.
+    fn has_room(&self) -> bool {
+        let most = self.settings.concurrency.max(1);
+        self.publishing.len() < most && self.frontier.len() < most.saturating_mul(BATCHES_AHEAD)
+    }
+
+    fn captured(&mut self, captured: Vec<Captured>, began: Instant, shutdown: &Shutdown) -> Result<()> {
+        if captured.is_empty() {
+            let early = began.elapsed() < EMPTY_TOO_EARLY;
+            self.empty_answers = if early { self.empty_answers + 1 } else { 0 };
+            return match self.empty_answers {
+                EMPTY_ANSWERS.. => Err(Error::unavailable("the table stream is empty for good")),
+                _ => Ok(()),
+            };
+        }
+        self.empty_answers = 0;
+        let number = self.frontier.add(captured.iter().map(|captured| captured.position));
+        let (publisher, shutdown) = (Arc::clone(self.publisher), shutdown.clone());
+        let publishing = async move { (number, publisher.publish_all(captured, &shutdown).await) };
+        self.publishing.push(publishing.boxed());
+        Ok(())
+    }
+
+    fn published(&mut self, (number, complete): (u64, bool)) {
+        if complete {
+            self.frontier.published(number);
+        }
+        if self.frontier.has_moved() && self.confirm_at.is_none() {
+            self.confirm_at = Some(Instant::now() + self.settings.confirm_linger());
+        }
+    }
+
+    /// Moves the stream's position past all that is published without a hole before it. Publishes go on meanwhile.
+    async fn confirm(&mut self) -> Result<()> {
+        self.confirm_at = None;
+        let positions = self.frontier.take_reached();
+        let mut ended = Vec::new();
+        let mut result = Ok(());
+        for position in &positions {
+            let confirming = self.stream.confirm(*position);
+            result = while_publishing(confirming, &mut self.publishing, &mut ended).await;
+            if result.is_err() {
+                break;
+            }
+        }
+        match result {
+            Ok(()) => {
+                self.confirm_failures = 0;
+                self.progress |= !positions.is_empty();
+            }
+            Err(error) => self.not_confirmed(positions, error)?,
+        }
+        ended.into_iter().for_each(|ended| self.published(ended));
+        Ok(())
+    }
+
+    /// A confirm whose answer was lost, or that had no effect, may be made again.
+    fn not_confirmed(&mut self, positions: Vec<tidings_domain::ports::Position>, error: Error) -> Result<()> {
+        self.confirm_failures += 1;
+        let repeatable = matches!(error.kind, ErrorKind::Transient | ErrorKind::Unknown);
+        if !repeatable || self.confirm_failures >= CONFIRM_FAILURES {
+            return Err(error);
+        }
+        tracing::warn!(error = error.chain(), "the stream's position could not be confirmed");
+        self.frontier.give_back(positions);
+        self.confirm_at = Some(Instant::now() + Duration::from_millis(self.settings.retry_first_ms));
+        Ok(())
+    }
+}
+
+/// Waits for `confirming` while publishes go on; those that end meanwhile are added to `ended`.
+async fn while_publishing(
+    confirming: impl Future<Output = Result<()>>,
+    publishing: &mut Publishing,
+    ended: &mut Vec<(u64, bool)>,
+) -> Result<()> {
+    tokio::pin!(confirming);
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut confirming => return result,
+            Some(one) = publishing.next(), if !publishing.is_empty() => ended.push(one),
+        }
+    }
+}
+
+/// Waits until `when`; for ever when there is no such time.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,77 @@
+//! Opening the table stream, again and again, and what its errors mean.
+
+use std::{sync::Arc, time::Duration};
+
+use tidings_domain::{Error, ErrorKind, Result, ports::ChangeStream};
+use tidings_runtime::{
+    health::{Part, PartState},
+    metrics,
+    shutdown::Shutdown,
+};
+
+use crate::{Context, publish::Publisher, session::Session};
+
+/// An opening that takes longer than this waits for another holder of the stream.
+const STANDS_BY_AFTER: Duration = Duration::from_secs(2);
+
+/// Watches until `shutdown`: Ok after that.
+pub(crate) async fn run(context: Context, shutdown: Shutdown) -> Result<()> {
+    let part = context.health.part("cdc-watcher: changes");
+    let publisher = Arc::new(Publisher::new(&context, part.clone()));
+    let gap = metrics::gauge(&context.telemetry.meter, metrics::CHANGES_GAP, "1 while the stream has a gap");
+    let backoff = context.settings.backoff();
+    let mut failures = 0_u32;
+    while !shutdown.is_requested() {
+        let error = match open(&context, &part, &shutdown).await {
+            None => break,
+            Some(Ok(stream)) => {
+                gap.record(0, &[]);
+                part.up();
+                let mut session = Session::new(&publisher, &context.settings, stream);
+                let ended = session.run(&shutdown).await;
+                if session.progress {
+                    failures = 0;
+                }
+                match ended {
+                    Ok(()) => break,
+                    Err(error) => error,
+                }
+            }
+            Some(Err(error)) => error,
+        };
+        if shutdown.is_requested() {
+            tracing::warn!(error = error.chain(), "the table stream ended while stopping");
+            break;
+        }
+        failures = failures.saturating_add(1);
+        let wait = match error.kind {
+            ErrorKind::Gap => {
+                gap.record(1, &[]);
+                part.set(PartState::Stopped(gap_reason(&error)));
+                context.settings.gap_retry()
+            }
+            _ => {
+                tracing::warn!(error = error.chain(), "the table stream is away");
+                part.waiting(format!("the table stream: {error}"));
+                backoff.wait(failures, &*context.entropy)
+            }
+        };
+        shutdown.sleep(wait).await;
+    }
+    Ok(())
+}
+
+/// Opens the stream, or none at shutdown. While another holds it, its part stands by.
+async fn open(context: &Context, part: &Part, shutdown: &Shutdown) -> Option<Result<Box<dyn ChangeStream>>> {
+    let opening = context.changes.open();
+    tokio::pin!(opening);
+    if let Ok(opened) = tokio::time::timeout(STANDS_BY_AFTER, shutdown.cuts(&mut opening)).await {
+        return opened;
+    }
+    part.set(PartState::StandingBy);
+    shutdown.cuts(opening).await
+}
+
+fn gap_reason(error: &Error) -> String {
+    format!("{error}: nothing is skipped and nothing is published until `tidings recover` was run")
+}
