@@ -1,0 +1,149 @@
+//! What every request passes first and every response last: a request id, the server span, the names that are ours, a
+//! place among those handled at once, a time limit, and a net for panics.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use futures::FutureExt as _;
+use opentelemetry::{KeyValue, trace::SpanKind};
+use tidings_domain::{id::new_v7, trace_context::TraceContext};
+use tidings_runtime::telemetry::Span;
+use tokio::time::Instant;
+
+use crate::{
+    api::Shared,
+    problem::{Cause, Problem, Result},
+    settings::Auth,
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest request id of a client's that is taken over.
+const MAX_REQUEST_ID_BYTES: usize = 64;
+
+/// The context of the request's server span.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestTrace(pub(crate) TraceContext);
+
+/// Handles one request.
+pub(crate) async fn front_door(State(api): State<Shared>, mut request: Request, next: Next) -> Response {
+    let request_id = request_id(&api, request.headers());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("(none)", MatchedPath::as_str);
+    let method = request.method().clone();
+    let came = trace_of(request.headers());
+    let began = Instant::now();
+    let mut span = server_span(&api, method_word(&method), route, came);
+    request.extensions_mut().insert(RequestTrace(span.trace().clone()));
+
+    let handled = AssertUnwindSafe(handle(&api, route, request, next)).catch_unwind().await;
+    let mut response = match handled {
+        Ok(Ok(response)) => response,
+        Ok(Err(problem)) => problem.into_response(),
+        Err(_) => panicked().into_response(),
+    };
+
+    let status = response.status();
+    let labels = [
+        KeyValue::new("http.request.method", method_word(&method)),
+        KeyValue::new("http.route", route.to_owned()),
+        KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
+    ];
+    api.request_duration.record(began.elapsed().as_secs_f64(), &labels);
+    span.set(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
+    if status.is_server_error() {
+        span.fail(status.canonical_reason().unwrap_or("server error"), "the request was not served");
+        let error =
+            response.extensions_mut().remove::<Cause>().map_or_else(String::new, |Cause(chain)| chain);
+        let (method, status, request_id) =
+            (method_word(&method), status.as_u16(), request_id.to_str().unwrap_or("?"));
+        tracing::warn!(method, route, status, request_id, error, "a request was not served");
+    }
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, request_id);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn server_span(api: &Shared, method: &str, route: &str, came: TraceContext) -> Span {
+    let telemetry = &api.context.telemetry;
+    if !telemetry.is_recording() {
+        return Span::none(came);
+    }
+    let attributes = vec![
+        KeyValue::new("http.request.method", method.to_owned()),
+        KeyValue::new("http.route", route.to_owned()),
+        KeyValue::new("url.scheme", "http"),
+    ];
+    telemetry.span(format!("{method} {route}"), SpanKind::Server, &came, &[], attributes)
+}
+
+/// A method as a label: what clients make up is one value (a label must not grow with its guesses).
+fn method_word(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        _ => "_OTHER",
+    }
+}
+
+async fn handle(api: &Shared, route: &str, request: Request, next: Next) -> Result<Response> {
+    if matches!(route, "/healthz" | "/readyz") {
+        return Ok(next.run(request).await);
+    }
+    if api.gate.auth == Auth::Off {
+        api.hosts.check_host(request.headers(), request.uri())?;
+        // A link's token is its own right to act, and mail providers post to it for the reader.
+        if !matches!(route, "/confirm/{token}" | "/unsubscribe/{token}") {
+            api.hosts.check_origin(request.headers(), request.uri())?;
+        }
+    }
+    let waits =
+        request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("wait=")));
+    let _place = api.permits.request(waits)?;
+    let settings = &api.context.settings;
+    let limit = settings.request_timeout() + if waits { settings.max_wait() } else { Default::default() };
+    tokio::time::timeout(limit, next.run(request)).await.map_err(|_| too_long())
+}
+
+/// The client's own where it is sane, else a new one.
+fn request_id(api: &Shared, headers: &HeaderMap) -> HeaderValue {
+    let sane = |id: &&HeaderValue| {
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+        (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(allowed)
+    };
+    headers.get(REQUEST_ID).filter(sane).cloned().unwrap_or_else(|| {
+        let id = new_v7(&*api.context.clock, &*api.context.entropy);
+        HeaderValue::try_from(id.to_string()).expect("a UUID's text is visible ASCII")
+    })
+}
+
+/// The client's trace; garbage is no trace.
+fn trace_of(headers: &HeaderMap) -> TraceContext {
+    let get = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    TraceContext::parse(get("traceparent"), get("tracestate"))
+}
+
+fn panicked() -> Problem {
+    let detail = "something is wrong with this program: the request may have been done or not";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "fault", "A fault of ours", detail)
+        .mend("report it with the x-request-id of this response and what the log says beside it")
+}
+
+fn too_long() -> Problem {
+    let detail = "the request was not done in the time that a request may take: it may have been done or not";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "out-of-time", "It took too long", detail)
+        .mend("ask for the state, or send the same request again")
+        .retry_after(None)
+}

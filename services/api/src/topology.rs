@@ -1,0 +1,102 @@
+//! The keeper of the topology (promise 2): declared for all topics at start, looked at every few seconds, and mended at
+//! once when a publish finds something missing.
+
+use std::{sync::Arc, time::Duration};
+
+use opentelemetry::metrics::{Counter, Meter};
+use tidings_domain::{Error, ErrorKind, Result, ports::Topology, topic::TopicName};
+use tidings_runtime::{health::Part, metrics, shutdown::Shutdown};
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::catalog_copy::CatalogCopy;
+
+/// How soon a first declaration that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Keeps topics, queues and bindings standing.
+pub(crate) struct TopologyKeeper {
+    topology: Arc<dyn Topology>,
+    missing: Counter<u64>,
+    /// When it was last declared, held while it is: one request mends for all.
+    declared_at: Mutex<Option<Instant>>,
+}
+
+impl TopologyKeeper {
+    pub(crate) fn new(topology: Arc<dyn Topology>, meter: &Meter) -> Self {
+        let description = "Topics, queues and bindings that were found missing and made again";
+        let missing = metrics::counter(meter, "tidings.topology.missing", description);
+        Self { topology, missing, declared_at: Mutex::default() }
+    }
+
+    /// Declares everything for `topics`.
+    pub(crate) async fn declare(&self, topics: &[TopicName]) -> Result<()> {
+        let mut declared_at = self.declared_at.lock().await;
+        self.topology.declare(topics).await?;
+        *declared_at = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Declares `topic` anew after a publish that began at `since` found it, or a binding of it, missing; does nothing
+    /// where another request has done so since.
+    pub(crate) async fn mend(&self, topic: &TopicName, since: Instant) -> Result<()> {
+        let mut declared_at = self.declared_at.lock().await;
+        if declared_at.is_some_and(|at| at > since) {
+            return Ok(());
+        }
+        self.missing.add(1, &[]);
+        tracing::error!(
+            topic = topic.as_str(),
+            "a publish found the topic or its binding missing: declared anew"
+        );
+        self.topology.declare(std::slice::from_ref(topic)).await?;
+        *declared_at = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Declares at start, then looks every `every`, until shutdown.
+    pub(crate) async fn keep(&self, copy: &CatalogCopy, every: Duration, part: &Part, shutdown: &Shutdown) {
+        let mut declared = false;
+        loop {
+            let outcome = self.round(copy, declared).await;
+            match outcome {
+                Ok(()) => {
+                    declared = true;
+                    part.up();
+                }
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "cannot look after topics, queues and bindings");
+                    let reason = match error.kind {
+                        ErrorKind::Conflict | ErrorKind::Misconfigured => error.context.clone(),
+                        _ => "the broker or the store, to declare topics, queues and bindings".to_owned(),
+                    };
+                    if declared { part.degraded(reason) } else { part.waiting(reason) }
+                }
+            }
+            if !shutdown.sleep(if declared { every } else { RETRY }).await {
+                return;
+            }
+        }
+    }
+
+    /// One look; declares when something is missing, or when nothing was declared yet.
+    async fn round(&self, copy: &CatalogCopy, declared: bool) -> Result<()> {
+        let topics = copy
+            .names()
+            .await
+            .map_err(|_| Error::unavailable("read which topics there are, to declare them"))?;
+        if declared {
+            let missing = self.topology.verify(&topics).await?;
+            if missing.is_empty() {
+                return Ok(());
+            }
+            self.missing.add(missing.len() as u64, &[]);
+            for thing in &missing {
+                tracing::error!(
+                    name = thing.name,
+                    "found missing: what was published meanwhile may be lost to us"
+                );
+            }
+        }
+        self.declare(&topics).await
+    }
+}
