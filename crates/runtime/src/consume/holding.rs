@@ -93,11 +93,6 @@ impl Holding {
         self.again.pop_front()
     }
 
-    /// Whether anything fresh waits.
-    pub(super) fn has_fresh(&self) -> bool {
-        !self.fresh.is_empty()
-    }
-
     /// The next batch of at most `max`, or when it is ripe. It is ripe when it is full, when nothing else is under way
     /// (`idle`), or when its first has waited for `linger`.
     pub(super) fn next_batch(

@@ -141,8 +141,8 @@ impl<'a> Session<'a> {
         let settings = &self.of.settings;
         let most_alone = (settings.concurrency / 2).max(1);
         while self.running.len() < settings.concurrency {
-            // What failed before leaves room for what is fresh.
-            if (self.running_alone < most_alone || !self.holding.has_fresh())
+            // What failed before leaves room for what is fresh, also for what is still to come.
+            if self.running_alone < most_alone
                 && let Some(entry) = self.holding.next_alone()
             {
                 self.running_alone += 1;
@@ -166,14 +166,12 @@ impl<'a> Session<'a> {
     }
 
     fn begin_receiving(&mut self, now: Instant) {
-        let settings = &self.of.settings;
-        let room = settings.prefetch.saturating_sub(self.holding.len());
+        let room = self.of.settings.prefetch.saturating_sub(self.holding.len());
         if self.receiving.is_some() || self.ending.is_some() || room == 0 {
             return;
         }
-        let max = room.min(settings.batch.saturating_mul(settings.concurrency).max(1));
         let consumer = Arc::clone(&self.consumer);
-        self.receiving = Some((now, async move { consumer.receive(max, RECEIVE_WAIT).await }.boxed()));
+        self.receiving = Some((now, async move { consumer.receive(room, RECEIVE_WAIT).await }.boxed()));
     }
 
     fn received(&mut self, (began, result): (Instant, Result<Vec<Received>>)) {
