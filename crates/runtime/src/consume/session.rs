@@ -234,8 +234,9 @@ impl<'a> Session<'a> {
                 Next::Dead(reject) => dead.push((entry, reject)),
                 Next::Release(detail) => {
                     entry.fail("unavailable", &detail);
-                    self.release(lease);
+                    // What is not started is given back first.
                     self.end(End::Paused(detail));
+                    self.release(lease);
                 }
             }
         }
@@ -295,10 +296,10 @@ impl<'a> Session<'a> {
                     error = error.chain(),
                     "dead letters could not be written"
                 );
+                self.end(End::Paused(format!("the dead letters: {error}")));
                 for (lease, _) in burial.entries {
                     self.release(lease);
                 }
-                self.end(End::Paused(format!("the dead letters: {error}")));
             }
         }
     }
