@@ -1,6 +1,8 @@
 //! The mail port against a scripted server: every class of failure, cancellation at every step, the bound on
 //! connections.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod bound;
 mod cancel;
 mod failures;
