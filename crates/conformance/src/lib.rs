@@ -12,9 +12,20 @@
 //! cannot have is listed as ignored, with the adapter's reason in front of its name.
 
 mod bus;
+mod catalog;
+mod changes;
+mod dead_letters;
+mod deliveries;
 mod fixture;
+mod items;
+mod limits;
+mod mail;
+mod mailbox;
+mod planning;
 mod runner;
 mod samples;
+mod subscriptions;
+mod topology;
 
 pub use fixture::{Adapter, Disturbance, Fixture, Need, OpenInsert, Ports, SentMail, Suite};
 pub use runner::main;

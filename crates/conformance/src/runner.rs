@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Conclusion, Trial};
 
 use crate::{Adapter, Fixture, Need, Suite};
@@ -15,7 +15,7 @@ pub(crate) struct Behaviour {
     pub(crate) suite: Suite,
     pub(crate) name: &'static str,
     pub(crate) needs: &'static [Need],
-    pub(crate) run: fn(Arc<dyn Fixture>) -> BoxFuture<'static, ()>,
+    pub(crate) run: fn(Arc<dyn Fixture>) -> LocalBoxFuture<'static, ()>,
 }
 
 /// Lists a suite's behaviours: `suite!(Bus { name, other [BusLease], third [Disturb(Restart)] })`.
@@ -39,7 +39,20 @@ pub fn main(adapter: impl Adapter) -> Conclusion {
     let arguments = Arguments::from_args();
     let adapter = Arc::new(adapter);
     let suites = adapter.suites();
-    let all = [crate::bus::behaviours()];
+    let all = [
+        crate::bus::behaviours(),
+        crate::topology::behaviours(),
+        crate::items::behaviours(),
+        crate::changes::behaviours(),
+        crate::catalog::behaviours(),
+        crate::subscriptions::behaviours(),
+        crate::planning::behaviours(),
+        crate::deliveries::behaviours(),
+        crate::dead_letters::behaviours(),
+        crate::limits::behaviours(),
+        crate::mail::behaviours(),
+        crate::mailbox::behaviours(),
+    ];
     let trials = all
         .into_iter()
         .flatten()
