@@ -111,7 +111,7 @@ fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fa
     runtime.map_err(Failure::refused)?.block_on(command)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the composition root reads the environment, once")]
+/// The environment, read here once for the settings; what is not Unicode is none of ours.
 fn variables() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

@@ -1,4 +1,5 @@
 //! The accept loop: sockets, and what a client may cost before its request reaches the router.
+#![expect(clippy::disallowed_types, reason = "sockets are made and owned here, and nowhere in a service")]
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -54,8 +55,10 @@ impl Settings {
         if !(1024..=1024 * 1024).contains(&self.max_header_bytes) {
             faults.push(("max_header_bytes", "between 1024 and 1048576 bytes".to_owned()));
         }
-        let times =
-            [("header_read_timeout_ms", self.header_read_timeout_ms), ("write_timeout_ms", self.write_timeout_ms)];
+        let times = [
+            ("header_read_timeout_ms", self.header_read_timeout_ms),
+            ("write_timeout_ms", self.write_timeout_ms),
+        ];
         for (name, millis) in times {
             if !(10..=3_600_000).contains(&millis) {
                 faults.push((name, "between 10 and 3600000 milliseconds".to_owned()));
@@ -100,7 +103,13 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, settings: Setti
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, settings: Settings, shutdown: Shutdown) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    settings: Settings,
+    shutdown: Shutdown,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(error = %error, "TCP_NODELAY cannot be set");
     }

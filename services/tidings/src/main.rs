@@ -1,14 +1,19 @@
 //! The one program.
 
-use std::process::ExitCode;
-
 mod admin;
+mod app;
+mod banner;
 mod chance;
+mod cli;
+mod compose;
+mod demo;
 mod http;
 mod profile;
 mod settings;
+mod signals;
 mod telemetry;
 
-fn main() -> ExitCode {
-    ExitCode::SUCCESS
+fn main() -> std::process::ExitCode {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    cli::run()
 }

@@ -1,6 +1,15 @@
 //! The profiles: what plays each role of the topology, as one match.
 
+use std::sync::Arc;
+
+use anyhow::Context as _;
 use clap::ValueEnum;
+use tidings_domain::ports::{
+    Bus, Catalog, Changes, Clock, DeadLetters, Deliveries, Dependency, Entropy, Items, Limits, Mail, Mailbox,
+    Subscriptions, Topology,
+};
+
+use crate::settings::Settings;
 
 /// Which adapters play the roles of the topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +34,13 @@ impl Profile {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Embedded => "embedded",
+        }
+    }
+
+    /// What spans name the bus.
+    pub(crate) fn messaging_system(self) -> &'static str {
+        match self {
+            Self::Embedded => "sqlite",
         }
     }
 }
@@ -74,6 +90,94 @@ impl Role {
             [Self::CdcWatcher] => 9083,
             [Self::Mailer] => 9084,
             _ => 9080,
+        }
+    }
+}
+
+/// What plays each role, as ports.
+pub(crate) struct Stack {
+    /// Topics and queues.
+    pub(crate) bus: Arc<dyn Bus>,
+    /// Their setting up.
+    pub(crate) topology: Arc<dyn Topology>,
+    /// The stored messages.
+    pub(crate) items: Arc<dyn Items>,
+    /// The table stream.
+    pub(crate) changes: Arc<dyn Changes>,
+    /// Topics and keys.
+    pub(crate) catalog: Arc<dyn Catalog>,
+    /// Who is subscribed.
+    pub(crate) subscriptions: Arc<dyn Subscriptions>,
+    /// The queue of mails.
+    pub(crate) deliveries: Arc<dyn Deliveries>,
+    /// What cannot go on.
+    pub(crate) dead_letters: Arc<dyn DeadLetters>,
+    /// Rates, fingerprints, what was just accepted.
+    pub(crate) limits: Arc<dyn Limits>,
+    /// Sending.
+    pub(crate) mail: Arc<dyn Mail>,
+    /// The built-in mail catcher's reading side, where mail goes there.
+    pub(crate) mailbox: Option<Arc<dyn Mailbox>>,
+    /// What readiness shows.
+    pub(crate) dependencies: Vec<Arc<dyn Dependency>>,
+    store: Store,
+}
+
+/// What is closed at the end.
+enum Store {
+    Embedded(tidings_sqlite::Store),
+}
+
+impl Stack {
+    /// Opens what the profile says; `embedded` provisions itself here.
+    pub(crate) async fn open(
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> anyhow::Result<Self> {
+        match settings.profile {
+            Profile::Embedded => {
+                let options = tidings_sqlite::Options {
+                    directory: settings.data_dir.clone(),
+                    namespace: settings.namespace.clone(),
+                    clock,
+                    entropy,
+                };
+                let store = tidings_sqlite::Store::open(options).await.with_context(|| {
+                    format!("the data folder {} cannot be opened", settings.data_dir.display())
+                })?;
+                let mut dependencies = vec![store.dependency()];
+                let (mail, mailbox): (Arc<dyn Mail>, _) = match &settings.smtp {
+                    None => (store.mail(), Some(store.mailbox())),
+                    Some(smtp) => {
+                        let smtp = Arc::new(tidings_smtp::SmtpMail::new(smtp.clone())?);
+                        dependencies.push(Arc::clone(&smtp) as Arc<dyn Dependency>);
+                        (smtp, None)
+                    }
+                };
+                Ok(Self {
+                    bus: store.bus(),
+                    topology: store.topology(),
+                    items: store.items(),
+                    changes: store.changes(),
+                    catalog: store.catalog(),
+                    subscriptions: store.subscriptions(),
+                    deliveries: store.deliveries(),
+                    dead_letters: store.dead_letters(),
+                    limits: Arc::new(tidings_memory::limits::InProcessLimits::default()),
+                    mail,
+                    mailbox,
+                    dependencies,
+                    store: Store::Embedded(store),
+                })
+            }
+        }
+    }
+
+    /// Writes what is still to be written and lets go.
+    pub(crate) async fn close(self) {
+        match self.store {
+            Store::Embedded(store) => store.close().await,
         }
     }
 }

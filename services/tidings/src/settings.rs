@@ -36,6 +36,17 @@ const FILE: &str = "tidings.toml";
 /// Settings that are secrets: never shown, not even in a fault.
 const SECRETS: [&str; 3] = ["admin_key", "secret", "smtp_url"];
 
+/// What a service's own settings hold and a setting of the whole decides.
+const DECIDED_ELSEWHERE: [&str; 7] = [
+    "api.namespace",
+    "api.auth",
+    "api.admin_key",
+    "api.public_url",
+    "api.allowed_hosts",
+    "mailer.mail_from",
+    "mailer.public_url",
+];
+
 /// The shape of a settings file. What a service decides on lies in a section of its own, whose struct is the service's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -59,6 +70,10 @@ struct Shape {
     log: String,
     log_format: String,
     http: http::Settings,
+    api: tidings_api::Settings,
+    subscriber: tidings_subscriber::Settings,
+    cdc_watcher: tidings_cdc_watcher::Settings,
+    mailer: tidings_mailer::Settings,
 }
 
 impl Default for Shape {
@@ -83,6 +98,10 @@ impl Default for Shape {
             log: "info".to_owned(),
             log_format: "auto".to_owned(),
             http: http::Settings::default(),
+            api: tidings_api::Settings::default(),
+            subscriber: tidings_subscriber::Settings::default(),
+            cdc_watcher: tidings_cdc_watcher::Settings::default(),
+            mailer: tidings_mailer::Settings::default(),
         }
     }
 }
@@ -136,7 +155,7 @@ pub(crate) struct Settings {
     /// The sender of all mails.
     pub(crate) mail_from: EmailAddress,
     /// The mail server; none: the built-in mail catcher.
-    pub(crate) smtp_url: Option<SecretText>,
+    pub(crate) smtp: Option<tidings_smtp::SmtpSettings>,
     /// How long stopping may take.
     pub(crate) grace: Duration,
     /// What is logged, as `tracing_subscriber::EnvFilter` reads it.
@@ -145,6 +164,14 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
     /// The bounds of the accept loop.
     pub(crate) http: http::Settings,
+    /// The api's own.
+    pub(crate) api: tidings_api::Settings,
+    /// The subscriber's own.
+    pub(crate) subscriber: tidings_subscriber::Settings,
+    /// The watcher's own.
+    pub(crate) cdc_watcher: tidings_cdc_watcher::Settings,
+    /// The mailer's own.
+    pub(crate) mailer: tidings_mailer::Settings,
 }
 
 /// Where settings are read from.
@@ -155,10 +182,17 @@ pub(crate) struct Sources {
     pub(crate) variables: BTreeMap<String, String>,
 }
 
-/// Reads all layers. The layers are given even where there are faults, so that `tidings config` can show them.
-pub(crate) fn layers(sources: &Sources, faults: &mut Faults) -> Layers {
+/// All settings there are, none of them set.
+fn bare() -> Layers {
     let shape = serde_json::to_value(Shape::default()).expect("the defaults are plain values");
     let mut layers = Layers::new(&shape);
+    layers.remove(&DECIDED_ELSEWHERE);
+    layers
+}
+
+/// Reads all layers. The layers are given even where there are faults, so that `tidings config` can show them.
+pub(crate) fn layers(sources: &Sources, faults: &mut Faults) -> Layers {
+    let mut layers = bare();
     layers.lay_file(&Origin::Default, DEFAULTS, faults);
     let path = sources.file.clone().unwrap_or_else(|| PathBuf::from(FILE));
     let origin = Origin::File(path.clone());
@@ -221,7 +255,10 @@ fn check_shape(shape: &Shape, layers: &Layers, roles: &[Role], faults: &mut Faul
     let mut fault = |key: &str, message: String| faults.add(layers.subject(key), message);
 
     let profile = Profile::parse(&shape.profile).map_err(|mend| fault("profile", mend)).ok();
-    if profile == Some(Profile::Embedded) && !roles.is_empty() && !Role::ALL.iter().all(|role| roles.contains(role)) {
+    if profile == Some(Profile::Embedded)
+        && !roles.is_empty()
+        && !Role::ALL.iter().all(|role| roles.contains(role))
+    {
         let asked = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ");
         fault(
             "profile",
@@ -242,31 +279,46 @@ fn check_shape(shape: &Shape, layers: &Layers, roles: &[Role], faults: &mut Faul
         fault("admin_addr", format!("{admin} is where the API listens already"));
     }
     if !is_namespace(&shape.namespace) {
-        fault("namespace", "a namespace is a lower-case letter and up to 19 lower-case letters or digits".to_owned());
+        fault(
+            "namespace",
+            "a namespace is a lower-case letter and up to 19 lower-case letters or digits".to_owned(),
+        );
     }
     if shape.data_dir.is_empty() {
         fault("data_dir", "name a folder".to_owned());
     }
-    let public_url = shape.public_url.as_deref().and_then(|text| {
-        public_url(text).map_err(|mend| fault("public_url", mend)).ok()
-    });
+    let public_url = shape
+        .public_url
+        .as_deref()
+        .and_then(|text| public_url(text).map_err(|mend| fault("public_url", mend)).ok());
     for host in &shape.allowed_hosts {
         if host.is_empty() || host.contains(['/', ' ', '@']) {
-            fault("allowed_hosts", format!("{host:?} is no host: name hosts such as api or tidings.example.com"));
+            fault(
+                "allowed_hosts",
+                format!("{host:?} is no host: name hosts such as api or tidings.example.com"),
+            );
         }
     }
-    let mail_from = EmailAddress::parse(&shape.mail_from).map_err(|error| fault("mail_from", error.to_string())).ok();
+    let mail_from =
+        EmailAddress::parse(&shape.mail_from).map_err(|error| fault("mail_from", error.to_string())).ok();
+    let smtp = shape.smtp_url.as_ref().and_then(|url| {
+        tidings_smtp::SmtpSettings::from_url(url.expose()).map_err(|mend| fault("smtp_url", mend)).ok()
+    });
     let secret = shape.secret.as_ref().and_then(|text| {
         let secret = secret_bytes(text.expose());
         if secret.is_none() {
-            fault("secret", "this is 32 bytes in hexadecimal, 64 digits: `openssl rand -hex 32` makes one".to_owned());
+            fault(
+                "secret",
+                "this is 32 bytes in hexadecimal, 64 digits: `openssl rand -hex 32` makes one".to_owned(),
+            );
         }
         secret
     });
     if shape.admin_key.as_ref().is_some_and(|key| key.expose().len() < 16 || !key.expose().is_ascii()) {
         fault(
             "admin_key",
-            "a key is at least 16 ASCII characters, best made by chance: `openssl rand -hex 32` makes one".to_owned(),
+            "a key is at least 16 ASCII characters, best made by chance: `openssl rand -hex 32` makes one"
+                .to_owned(),
         );
     }
     let auth = auth(shape, http_addr, &mut fault);
@@ -300,11 +352,15 @@ fn check_shape(shape: &Shape, layers: &Layers, roles: &[Role], faults: &mut Faul
         admin_key: shape.admin_key.clone(),
         secret,
         mail_from: mail_from?,
-        smtp_url: shape.smtp_url.clone(),
+        smtp,
         grace: Duration::from_secs(shape.grace_s),
         log: shape.log.clone(),
         log_format,
         http: shape.http.clone(),
+        api: shape.api.clone(),
+        subscriber: shape.subscriber.clone(),
+        cdc_watcher: shape.cdc_watcher.clone(),
+        mailer: shape.mailer.clone(),
     })
 }
 
@@ -324,7 +380,8 @@ fn auth(shape: &Shape, http_addr: Option<SocketAddr>, fault: &mut impl FnMut(&st
         return Auth::Off { exposed };
     }
     if shape.admin_key.is_none() {
-        let why = if shape.auth.is_some() { "keys are required" } else { "away from loopback keys are required" };
+        let why =
+            if shape.auth.is_some() { "keys are required" } else { "away from loopback keys are required" };
         fault(
             "auth",
             format!(
@@ -358,7 +415,9 @@ fn read_secret_file(layers: &mut Layers, key: &str, faults: &mut Faults) {
         }
     }
     match std::fs::read_to_string(Path::new(path)) {
-        Ok(text) if text.trim().is_empty() => faults.add(layers.subject(&file_key), format!("{path} is empty")),
+        Ok(text) if text.trim().is_empty() => {
+            faults.add(layers.subject(&file_key), format!("{path} is empty"))
+        }
         Ok(text) => layers.set(key, Value::String(text.trim().to_owned()), file.origin),
         Err(error) => faults.add(layers.subject(&file_key), format!("{path} cannot be read: {error}")),
     }
@@ -366,7 +425,9 @@ fn read_secret_file(layers: &mut Layers, key: &str, faults: &mut Faults) {
 
 fn socket(text: &str) -> Result<SocketAddr, String> {
     let numeric = text.strip_prefix("localhost:").map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    numeric.parse().map_err(|_| format!("{text:?} is no IP address with a port, such as 127.0.0.1:8080 or [::]:8080"))
+    numeric
+        .parse()
+        .map_err(|_| format!("{text:?} is no IP address with a port, such as 127.0.0.1:8080 or [::]:8080"))
 }
 
 fn is_namespace(text: &str) -> bool {

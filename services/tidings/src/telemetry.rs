@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use opentelemetry::{
     global::BoxedTracer,
     metrics::MeterProvider as _,
-    trace::{TracerProvider as _, noop::NoopTracer},
+    trace::TracerProvider as _,
 };
 use opentelemetry_otlp::{Protocol, WithExportConfig as _};
 use opentelemetry_sdk::{
@@ -60,7 +60,10 @@ impl Export {
         }
         for name in ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
             if let Some(protocol) = set(name).filter(|protocol| *protocol != "http/protobuf") {
-                faults.add(name, format!("this build does not speak {protocol:?}: unset it, or set http/protobuf"));
+                faults.add(
+                    name,
+                    format!("this build does not speak {protocol:?}: unset it, or set http/protobuf"),
+                );
             }
         }
         Self { endpoint: Some(endpoint.to_owned()) }
@@ -78,11 +81,11 @@ pub(crate) struct Guard {
 impl Guard {
     /// The tracer and meter of one service, named in its spans. Made before the runtime starts, since the exporter
     /// has a thread and a client of its own.
-    pub(crate) fn service(&self, role: Role) -> anyhow::Result<Telemetry> {
+    pub(crate) fn service(&self, role: Role, settings: &Settings) -> anyhow::Result<Telemetry> {
         let name = role.service_name();
         let meter = self.meters.meter(name);
         if self.export.endpoint.is_none() {
-            return Ok(Telemetry::new(BoxedTracer::new(Box::new(NoopTracer::new())), meter));
+            return Ok(Telemetry::without_spans(meter));
         }
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_http()
@@ -100,7 +103,8 @@ impl Guard {
             .build();
         let tracer = provider.tracer("tidings");
         self.tracers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name, provider);
-        Ok(Telemetry::new(BoxedTracer::new(Box::new(tracer)), meter))
+        let telemetry = Telemetry::new(BoxedTracer::new(Box::new(tracer)), meter);
+        Ok(telemetry.named(&settings.namespace, settings.profile.messaging_system()))
     }
 
     /// What `/metrics` shows.
@@ -116,7 +120,8 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let tracers = std::mem::take(&mut *self.tracers.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let tracers =
+            std::mem::take(&mut *self.tracers.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         for (service, provider) in tracers {
             if let Err(error) = provider.shutdown_with_timeout(FLUSH) {
                 tracing::warn!(service, error = %error, "the last spans could not be exported");
@@ -130,7 +135,8 @@ impl Drop for Guard {
 
 /// Sets up logs and metrics, and traces for when a service asks.
 pub(crate) fn init(settings: &Settings, export: Export) -> anyhow::Result<Arc<Guard>> {
-    let filter = settings.log.parse::<EnvFilter>().context("the setting log was checked and cannot be read")?;
+    let filter =
+        settings.log.parse::<EnvFilter>().context("the setting log was checked and cannot be read")?;
     let human = match settings.log_format {
         LogFormat::Human => true,
         LogFormat::Json => false,
@@ -161,7 +167,8 @@ mod tests {
 
     fn read(variables: &[(&str, &str)]) -> (Export, Faults) {
         let mut faults = Faults::default();
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let variables =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         (Export::read(&variables, &mut faults), faults)
     }
 

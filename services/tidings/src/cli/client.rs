@@ -28,15 +28,6 @@ pub(crate) struct Client {
     pub(crate) json: bool,
 }
 
-/// An answer that is not an error.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    /// Its status, 2xx.
-    pub(crate) status: StatusCode,
-    /// Its body; null where there is none.
-    pub(crate) body: Value,
-}
-
 impl Client {
     /// A request to a path of segments, each escaped as it needs.
     pub(crate) fn request(&self, method: Method, segments: &[&str]) -> Result<RequestBuilder, Failure> {
@@ -57,17 +48,18 @@ impl Client {
         Ok(request)
     }
 
-    /// Sends it. A problem of the API is its sentence and its mend; no answer at all is *unreachable*.
-    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {
+    /// Sends it and gives the body, null where there is none. A problem of the API is its sentence and its mend; no answer at all is *unreachable*.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Value, Failure> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         let body: Value = if body.is_empty() {
             Value::Null
         } else {
-            serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into())
+            serde_json::from_slice(&body)
+                .unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into())
         };
-        if status.is_success() { Ok(Answer { status, body }) } else { Err(problem(status, &body)) }
+        if status.is_success() { Ok(body) } else { Err(problem(status, &body)) }
     }
 
     /// Prints an answer: as JSON where that was asked for, else as `people` words it.

@@ -79,7 +79,7 @@ impl DeadLetters {
                     ("cursor", cursor),
                 ];
                 let request = client.request(Method::GET, &["v1", "dead-letters"])?.query(&query);
-                let list = client.send(request).await?.body;
+                let list = client.send(request).await?;
                 client.print(&list, describe_list)
             }
             Command::Redrive(act) => act.run("redrive").await,
@@ -100,17 +100,26 @@ impl Act {
         if !self.ids.is_empty() {
             body.insert("ids".to_owned(), self.ids.into());
         }
-        if body.is_empty() && !self.all {
-            return Err(Failure::usage(format!("say which to {act}: ids, --queue, --topic, --reason, or --all")));
+        if self.all {
+            body.insert("all".to_owned(), true.into());
+        }
+        if body.is_empty() {
+            return Err(Failure::usage(format!(
+                "say which to {act}: ids, --queue, --topic, --reason, or --all"
+            )));
         }
         if self.dry_run {
             body.insert("dry_run".to_owned(), true.into());
         }
         let request = self.client.request(Method::POST, &["v1", "dead-letters", act])?.json(&body);
-        let answer = self.client.send(request).await?.body;
+        let answer = self.client.send(request).await?;
         self.client.print(&answer, |answer| match answer.get("count") {
-            Some(count) if self.dry_run => format!("{count} would be {act}ed, nothing is changed\n").replace("eed", "ed"),
-            Some(count) => format!("{count} {}\n", if act == "redrive" { "marked to run again" } else { "dropped" }),
+            Some(count) if self.dry_run => {
+                format!("{count} would be {act}ed, nothing is changed\n").replace("eed", "ed")
+            }
+            Some(count) => {
+                format!("{count} {}\n", if act == "redrive" { "marked to run again" } else { "dropped" })
+            }
             None => format!("{answer}\n"),
         })
     }
@@ -123,7 +132,7 @@ fn describe_list(list: &Value) -> String {
             let mark = if shown(row, "marked_at").is_empty() { "" } else { "marked" };
             [
                 shown(row, "id"),
-                shown(row, "source"),
+                shown(row, "queue"),
                 shown(row, "topic"),
                 shown(row, "reason"),
                 shown(row, "created_at"),

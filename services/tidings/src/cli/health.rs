@@ -46,7 +46,8 @@ impl Health {
         let unreachable = |error: reqwest::Error| {
             Failure::unreachable(format!("no answer from http://{addr}/readyz: {}", error.without_url()))
         };
-        let client = reqwest::Client::builder().timeout(ANSWER).no_proxy().build().map_err(Failure::refused)?;
+        let client =
+            reqwest::Client::builder().timeout(ANSWER).no_proxy().build().map_err(Failure::refused)?;
         let response = client.get(format!("http://{addr}/readyz")).send().await.map_err(unreachable)?;
         let status = response.status();
         let report: Value = response.json().await.map_err(unreachable)?;

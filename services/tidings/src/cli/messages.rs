@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use serde_json::Value;
 
 use super::{
@@ -70,7 +70,7 @@ impl Messages {
                     ("cursor", cursor),
                 ];
                 let request = client.request(Method::GET, &["v1", "messages"])?.query(&query);
-                let list = client.send(request).await?.body;
+                let list = client.send(request).await?;
                 client.print(&list, describe_list)
             }
             Command::Show { client, wait: true, id } => {
@@ -79,7 +79,7 @@ impl Messages {
                 verdict(&message)
             }
             Command::Show { client, wait: false, id } => {
-                let message = client.send(client.request(Method::GET, &["v1", "messages", &id])?).await?.body;
+                let message = client.send(client.request(Method::GET, &["v1", "messages", &id])?).await?;
                 client.print(&message, describe)
             }
         }
@@ -92,8 +92,7 @@ pub(super) async fn wait(client: &Client, id: &str) -> Result<Value, Failure> {
     for _ in 0..ROUNDS {
         let request = client.request(Method::GET, &["v1", "messages", id])?;
         let answer = client.send(request.query(&[("wait", WAIT)]).timeout(Duration::from_secs(90))).await?;
-        debug_assert_ne!(answer.status, StatusCode::NO_CONTENT);
-        message = answer.body;
+        message = answer;
         if matches!(shown(&message, "state").as_str(), "done" | "dead_letter") {
             break;
         }
@@ -105,32 +104,38 @@ pub(super) async fn wait(client: &Client, id: &str) -> Result<Value, Failure> {
 pub(super) fn verdict(message: &Value) -> Result<(), Failure> {
     match shown(message, "state").as_str() {
         "done" => Ok(()),
-        "dead_letter" => {
-            Err(Failure::refused("it, or one of its mails, is a dead letter: `tidings dead-letters list` says why"))
+        "dead_letter" => Err(Failure::refused(
+            "it, or one of its mails, is a dead letter: `tidings dead-letters list` says why",
+        )),
+        state => {
+            Err(Failure::refused(format!("it is still {state}: `tidings messages show ID --wait` waits on")))
         }
-        state => Err(Failure::refused(format!("it is still {state}: `tidings messages show ID --wait` waits on"))),
     }
 }
 
 /// A message in lines.
-pub(super) fn describe(message: &Value) -> String {
+pub(super) fn describe(status: &Value) -> String {
     let mut text = String::new();
-    for name in ["id", "topic", "state", "subject", "message"] {
-        let value = shown(message, name);
+    let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
-            text.push_str(&format!("{name:11} {}\n", one_line(&value, 300)));
+            text.push_str(&format!("{name:14} {}\n", one_line(value, 300)));
         }
+    };
+    for name in ["id", "state", "summary"] {
+        line(name, &shown(status, name));
     }
-    for section in ["attributes", "timeline", "deliveries"] {
-        let Some(Value::Object(entries)) = message.get(section) else { continue };
-        for (name, value) in entries.iter().filter(|(_, value)| !value.is_null() && **value != 0) {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            text.push_str(&format!("{section:11} {name} {}\n", one_line(&value, 200)));
+    if let Some(message) = status.get("message") {
+        for name in ["topic", "subject", "message"] {
+            line(name, &shown(message, name));
         }
+        let attributes = shown(message, "attributes");
+        line("attributes", if attributes == "{}" { "" } else { &attributes });
     }
-    let note = shown(message, "note");
-    if !note.is_empty() {
-        text.push_str(&format!("{note}\n"));
+    for section in ["timeline", "deliveries"] {
+        let Some(Value::Object(entries)) = status.get(section) else { continue };
+        for (name, _) in entries.iter().filter(|(_, value)| !value.is_null() && **value != 0) {
+            line(name, &shown(&status[section], name));
+        }
     }
     text
 }

@@ -70,7 +70,15 @@ pub(crate) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> S
 /// One line of a text that may hold anything: what the terminal would obey is shown as what it is, what is too long is
 /// cut.
 pub(crate) fn one_line(text: &str, max: usize) -> String {
-    let plain = |c: char| if c.is_whitespace() { ' ' } else if c.is_control() { '\u{fffd}' } else { c };
+    let plain = |c: char| {
+        if c.is_whitespace() {
+            ' '
+        } else if c.is_control() {
+            '\u{fffd}'
+        } else {
+            c
+        }
+    };
     let mut line: String = text.chars().take(max + 1).map(plain).collect();
     if line.chars().count() > max {
         line = line.chars().take(max.saturating_sub(1)).collect();

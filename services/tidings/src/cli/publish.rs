@@ -48,11 +48,12 @@ impl Publish {
         if !self.attributes.is_empty() {
             body.insert("attributes".to_owned(), collect(self.attributes).into());
         }
-        let mut request = self.client.request(Method::POST, &["v1", "topics", &self.topic, "messages"])?.json(&body);
+        let mut request =
+            self.client.request(Method::POST, &["v1", "topics", &self.topic, "messages"])?.json(&body);
         if let Some(key) = self.idempotency_key {
             request = request.header("idempotency-key", key);
         }
-        let accepted = self.client.send(request).await?.body;
+        let accepted = self.client.send(request).await?;
         if !self.wait {
             return self.client.print(&accepted, |accepted| format!("{}\n", shown(accepted, "id")));
         }

@@ -75,8 +75,9 @@ impl Subscriptions {
                 if confirmed {
                     body.insert("confirmed".to_owned(), true.into());
                 }
-                let request = client.request(Method::POST, &["v1", "topics", &topic, "subscriptions"])?.json(&body);
-                let answer = client.send(request).await?.body;
+                let request =
+                    client.request(Method::POST, &["v1", "topics", &topic, "subscriptions"])?.json(&body);
+                let answer = client.send(request).await?;
                 client.print(&answer, |_| {
                     if confirmed {
                         "subscribed\n".to_owned()
@@ -94,12 +95,13 @@ impl Subscriptions {
                     ("cursor", cursor),
                 ];
                 let request = client.request(Method::GET, &["v1", "subscriptions"])?.query(&query);
-                let list = client.send(request).await?.body;
+                let list = client.send(request).await?;
                 client.print(&list, describe_list)
             }
             Command::Remove { client, id } => {
-                let answer = client.send(client.request(Method::DELETE, &["v1", "subscriptions", &id])?).await?;
-                client.print(&answer.body, |_| "removed\n".to_owned())
+                let answer =
+                    client.send(client.request(Method::DELETE, &["v1", "subscriptions", &id])?).await?;
+                client.print(&answer, |_| "removed\n".to_owned())
             }
         }
     }

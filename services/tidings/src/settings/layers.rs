@@ -63,6 +63,11 @@ impl Layers {
         Self { values }
     }
 
+    /// Takes out what is no setting of its own.
+    pub(crate) fn remove(&mut self, keys: &[&str]) {
+        self.values.retain(|key, _| !keys.contains(&key.as_str()));
+    }
+
     /// Lays a settings file over it. A key that is none is a fault.
     pub(crate) fn lay_file(&mut self, origin: &Origin, text: &str, faults: &mut Faults) {
         let table: toml::Table = match text.parse() {
@@ -144,7 +149,10 @@ impl Layers {
 /// The variable of a setting.
 pub(crate) fn variable(key: &str) -> String {
     let known = KNOWN_NAMES.iter().find(|(known, _)| *known == key);
-    known.map_or_else(|| format!("{PREFIX}{}", key.replace('.', "_").to_uppercase()), |(_, name)| (*name).to_owned())
+    known.map_or_else(
+        || format!("{PREFIX}{}", key.replace('.', "_").to_uppercase()),
+        |(_, name)| (*name).to_owned(),
+    )
 }
 
 /// Puts `value` at a dotted key.
@@ -202,7 +210,9 @@ fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> 
         })
         .max_by(|a, b| a.0.total_cmp(&b.0));
     match nearest {
-        Some((likeness, nearest)) if likeness >= 0.4 => format!("there is no such {what}; the nearest is {nearest}"),
+        Some((likeness, nearest)) if likeness >= 0.4 => {
+            format!("there is no such {what}; the nearest is {nearest}")
+        }
         _ => format!("there is no such {what}; `tidings config` lists all that there are"),
     }
 }

@@ -1,0 +1,5 @@
+//! The profile `embedded`: one process, one file.
+
+mod lifecycle;
+mod pipeline;
+mod trace;

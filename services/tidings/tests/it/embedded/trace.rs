@@ -1,0 +1,110 @@
+//! One POST is one trace through the four services, proven by each span's parent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reqwest::{Method, header};
+
+use crate::harness::{
+    Server,
+    collector::{Collector, Span},
+};
+
+/// What a span is known by: its service and the first word of its name.
+fn role(span: &Span) -> (&str, &str) {
+    (&span.service, span.name.split(' ').next().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn one_post_is_one_trace_through_the_four_services() {
+    let collector = Collector::start().await;
+    let server = Server::start_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint)]).await;
+    server.subscribe("reader@example.com").await;
+    let (trace, caller) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+    let request = server
+        .request(Method::POST, "/v1/topics/messages/messages")
+        .header("traceparent", format!("00-{trace}-{caller}-01"))
+        .header(header::CONTENT_TYPE, "text/plain")
+        .body("traced");
+    let accepted = server.ok(request).await;
+    server.finished(accepted["id"].as_str().unwrap()).await;
+
+    let of_trace = |spans: &[Span]| -> Vec<Span> {
+        spans.iter().filter(|span| span.trace == trace).cloned().collect()
+    };
+    let spans = collector
+        .wait_until(|spans| {
+            let services: BTreeSet<_> = of_trace(spans).iter().map(|span| span.service.clone()).collect();
+            services.len() == 4 && of_trace(spans).iter().any(|span| span.name.starts_with("send"))
+        })
+        .await;
+    let spans = of_trace(&spans);
+    let by_id: BTreeMap<&str, &Span> = spans.iter().map(|span| (span.id.as_str(), span)).collect();
+    assert_eq!(by_id.len(), spans.len(), "span ids are unique");
+
+    // The way from the mail back to the caller, span by span.
+    let mut way = Vec::new();
+    let mut next = spans.iter().find(|span| span.name.starts_with("send")).unwrap();
+    loop {
+        way.push(role(next));
+        match by_id.get(next.parent.as_str()) {
+            Some(parent) => next = parent,
+            None => break,
+        }
+    }
+    assert_eq!(next.parent, caller, "the first span is the caller's child: {spans:#?}");
+    way.reverse();
+    assert_eq!(
+        way,
+        [
+            ("tidings-api", "POST"),
+            ("tidings-api", "publish"),
+            ("tidings-subscriber", "process"),
+            ("tidings-cdc-watcher", "capture"),
+            ("tidings-cdc-watcher", "publish"),
+            ("tidings-mailer", "process"),
+            ("tidings-mailer", "send"),
+        ],
+        "{spans:#?}"
+    );
+    // Every other span of the trace hangs on one of these as well.
+    for span in &spans {
+        assert!(span.parent == caller || by_id.contains_key(span.parent.as_str()), "{span:#?} has no parent");
+    }
+    let publish = spans.iter().find(|span| span.service == "tidings-api" && span.name.starts_with("publish")).unwrap();
+    assert_eq!(publish.attributes["messaging.destination.name"], "tidings-topic-messages");
+    assert_eq!(publish.attributes["messaging.system"], "sqlite");
+    assert_eq!(publish.attributes["messaging.message.id"], accepted["id"].as_str().unwrap());
+    // A single message's consumer has the producer's span as parent and as link.
+    for span in spans.iter().filter(|span| span.name.starts_with("process")) {
+        assert!(span.links.contains(&(trace.to_owned(), span.parent.clone())), "{span:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_garbage_traceparent_begins_a_trace_of_its_own() {
+    let collector = Collector::start().await;
+    let server = Server::start_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint)]).await;
+    let request = server
+        .request(Method::POST, "/v1/topics/messages/messages")
+        .header("traceparent", "00-nonsense-nonsense-01")
+        .header(header::CONTENT_TYPE, "text/plain")
+        .body("traced");
+    let accepted = server.ok(request).await;
+    server.finished(accepted["id"].as_str().unwrap()).await;
+    let is_post = |span: &Span| span.name.starts_with("POST /v1/topics/{topic}/messages");
+    let spans = collector.wait_until(|spans| spans.iter().any(is_post)).await;
+    let post = spans.iter().find(|span| is_post(span)).unwrap();
+    assert_eq!(post.parent, "");
+    assert_eq!(post.trace.len(), 32);
+}
+
+#[tokio::test]
+async fn a_dead_collector_costs_nothing_but_its_spans() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let endpoint = format!("http://{nobody}");
+    let mut server = Server::start_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]).await;
+    server.subscribe("reader@example.com").await;
+    let id = server.publish("not traced anywhere").await;
+    assert_eq!(server.finished(&id).await["deliveries"]["sent"], 1);
+    assert!(server.stop().await.success(), "{}", server.log());
+}

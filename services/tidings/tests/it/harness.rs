@@ -1,0 +1,280 @@
+//! Starts the real program on free ports and in a folder of its own, and drives it as its users do.
+//!
+//! Nothing here sleeps to synchronise: a server is ready when it says so on its stdout, a message is done when `?wait`
+//! answers, a mail is there when the mailbox's `?wait` does.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{ExitStatus, Output, Stdio},
+    time::Duration,
+};
+
+use reqwest::{Method, RequestBuilder, StatusCode, header};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, ChildStdout, Command},
+    time::timeout,
+};
+
+pub(crate) mod collector;
+
+/// How long anything may take before a test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tidings");
+
+/// A server that can be stopped and started again on the same folder. Dropped, it is killed.
+pub(crate) struct Server {
+    folder: TempDir,
+    settings: Vec<(String, String)>,
+    running: Option<Running>,
+    /// Where the API is.
+    pub(crate) url: String,
+    /// Where health details and metrics are.
+    pub(crate) admin_url: String,
+    /// What it printed when it started.
+    pub(crate) banner: String,
+    /// A client that keeps connections.
+    pub(crate) client: reqwest::Client,
+}
+
+struct Running {
+    child: Child,
+    /// Kept open: what the server prints has a reader for as long as it runs.
+    _stdout: BufReader<ChildStdout>,
+}
+
+/// An answer of the API.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: header::HeaderMap,
+    pub(crate) body: Value,
+}
+
+/// The program with no settings of whoever runs the tests.
+pub(crate) fn program(folder: &Path) -> Command {
+    let mut command = Command::new(PROGRAM);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy().into_owned();
+        if ["TIDINGS_", "OTEL_", "SMTP_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+impl Server {
+    /// A ready server with nothing set but free ports and its folder.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A ready server with these variables set.
+    pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let mut server = Self::prepare(settings);
+        server.restart().await;
+        server
+    }
+
+    /// A server that is not started yet.
+    pub(crate) fn prepare(settings: &[(&str, &str)]) -> Self {
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self {
+            folder: tempfile::Builder::new().prefix("tidings-it-").tempdir().unwrap(),
+            settings,
+            running: None,
+            url: String::new(),
+            admin_url: String::new(),
+            banner: String::new(),
+            client: reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap(),
+        }
+    }
+
+    /// Starts it, again on the same folder and the same address where it ran before, and waits until it is ready.
+    pub(crate) async fn restart(&mut self) {
+        assert!(self.running.is_none(), "it runs already");
+        let ready_file = self.folder.path().join("ready.json");
+        let addr = if self.url.is_empty() { "127.0.0.1:0" } else { self.url.trim_start_matches("http://") };
+        let log = std::fs::File::options().create(true).append(true).open(self.log_file()).unwrap();
+        let mut child = program(self.folder.path())
+            .args(["up", "--ready-file"])
+            .arg(&ready_file)
+            .env("TIDINGS_HTTP_ADDR", addr)
+            .env("TIDINGS_ADMIN_ADDR", "127.0.0.1:0")
+            .env("TIDINGS_DATA_DIR", self.data_dir())
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::from(log))
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut banner = String::new();
+        for _ in 0..6 {
+            let read = timeout(PATIENCE, stdout.read_line(&mut banner)).await;
+            let read = read.unwrap_or_else(|_| panic!("not ready in time:\n{}", self.log())).unwrap();
+            assert_ne!(read, 0, "it ended before it was ready:\n{}", self.log());
+        }
+        let ready: Value = serde_json::from_slice(&std::fs::read(&ready_file).unwrap()).unwrap();
+        assert_eq!(ready["ready"], true, "it is up and not ready:\n{}", self.log());
+        let text = |name: &str| ready[name].as_str().unwrap().to_owned();
+        (self.url, self.admin_url, self.banner) = (text("url"), text("admin_url"), banner);
+        self.running = Some(Running { child, _stdout: stdout });
+    }
+
+    /// `kill -9`.
+    pub(crate) async fn kill(&mut self) {
+        let mut running = self.running.take().expect("it runs");
+        running.child.kill().await.unwrap();
+    }
+
+    /// SIGTERM; how it ended.
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM").await;
+        self.ended().await
+    }
+
+    /// Sends a signal.
+    pub(crate) async fn signal(&self, name: &str) {
+        let pid = self.running.as_ref().and_then(|running| running.child.id()).expect("it runs");
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let mut running = self.running.take().expect("it runs");
+        let ended = timeout(PATIENCE, running.child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("it does not end:\n{}", self.log())).unwrap()
+    }
+
+    /// Everything that it has logged, over all its starts.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Its data folder.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Its SQLite file.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.data_dir().join("tidings.db")
+    }
+
+    /// A request to a path of the API.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url)).header(header::ACCEPT, "application/json")
+    }
+
+    /// Sends it; whatever is answered.
+    pub(crate) async fn answer(&self, request: RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap_or_else(|error| panic!("{error:?}\n{}", self.log()));
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.bytes().await.unwrap();
+        let body = serde_json::from_slice(&body)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
+        Answer { status, headers, body }
+    }
+
+    /// Sends it; it has to succeed.
+    pub(crate) async fn ok(&self, request: RequestBuilder) -> Value {
+        let answer = self.answer(request).await;
+        assert!(answer.status.is_success(), "{}: {:#}\n{}", answer.status, answer.body, self.log());
+        answer.body
+    }
+
+    /// GETs a path that has to answer.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        self.ok(self.request(Method::GET, path)).await
+    }
+
+    /// Posts a text to the topic `messages`; its id.
+    pub(crate) async fn publish(&self, text: &str) -> String {
+        let request = self.request(Method::POST, "/v1/topics/messages/messages");
+        let accepted = self.ok(request.header(header::CONTENT_TYPE, "text/plain").body(text.to_owned())).await;
+        accepted["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The status of a message once it is done or a dead letter.
+    pub(crate) async fn finished(&self, id: &str) -> Value {
+        let status = self.get(&format!("/v1/messages/{id}?wait=30s")).await;
+        assert!(
+            matches!(status["state"].as_str(), Some("done" | "dead_letter")),
+            "not finished in time: {status:#}\n{}",
+            self.log()
+        );
+        status
+    }
+
+    /// Subscribes an address to `messages` and confirms it by the link in its mail, as a reader does.
+    pub(crate) async fn subscribe(&self, email: &str) {
+        self.subscribe_to("messages", json!({ "email": email })).await;
+    }
+
+    /// Subscribes to a topic with all that a request may say, and confirms.
+    pub(crate) async fn subscribe_to(&self, topic: &str, request: Value) {
+        let email = request["email"].as_str().unwrap().to_owned();
+        let path = format!("/v1/topics/{topic}/subscriptions");
+        self.ok(self.request(Method::POST, &path).json(&request)).await;
+        let link = self.link(&email, "/confirm/").await;
+        self.ok(self.client.post(link)).await;
+    }
+
+    /// The newest mail to an address with this text in its subject or text; waits for it.
+    pub(crate) async fn mail(&self, to: &str, contains: &str) -> Value {
+        let query = [("to", to), ("contains", contains), ("wait", "30s")];
+        let list = self.ok(self.request(Method::GET, "/mailbox").query(&query)).await;
+        let id = &list["data"][0]["id"];
+        assert!(id.is_u64(), "no mail to {to} contains {contains:?}: {list:#}\n{}", self.log());
+        self.get(&format!("/mailbox/{id}")).await
+    }
+
+    /// The source of a caught mail.
+    pub(crate) async fn source(&self, mail: &Value) -> String {
+        let source = self.get(&format!("/mailbox/{}/source", mail["id"])).await;
+        source.as_str().unwrap().to_owned()
+    }
+
+    /// How many mails an address has with this text, now.
+    pub(crate) async fn mails(&self, to: &str, contains: &str) -> usize {
+        let query = [("to", to), ("contains", contains), ("limit", "250")];
+        let list = self.ok(self.request(Method::GET, "/mailbox").query(&query)).await;
+        list["data"].as_array().unwrap().len()
+    }
+
+    /// The link with this in its path in the newest mail to an address that has one.
+    pub(crate) async fn link(&self, to: &str, path: &str) -> String {
+        let marker = format!("{}{path}", self.url);
+        let mail = self.mail(to, &marker).await;
+        let links = mail["links"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let link = links.into_iter().find(|link| link.starts_with(&marker));
+        link.unwrap_or_else(|| panic!("no link {marker} in {mail:#}")).to_owned()
+    }
+}
+
+/// Runs the program to its end in a folder, with these variables.
+pub(crate) async fn run(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Output {
+    let mut command = program(folder);
+    command.args(arguments).envs(settings.iter().copied());
+    timeout(PATIENCE, command.output()).await.expect("it ends in time").unwrap()
+}
+
+/// What a run printed to stdout.
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// What a run printed to stderr.
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
