@@ -28,4 +28,4 @@ mod subscriptions;
 mod topology;
 
 pub use fixture::{Adapter, Disturbance, Fixture, Need, OpenInsert, Ports, SentMail, Suite};
-pub use runner::main;
+pub use runner::{main, main_of};

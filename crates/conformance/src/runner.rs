@@ -36,8 +36,17 @@ pub(crate) use suite;
 /// Runs the suites of `adapter` as the command line says (a filter, `--list`, `--exact`, ...), each behaviour in a
 /// runtime and on an installation of its own.
 pub fn main(adapter: impl Adapter) -> Conclusion {
+    main_of(vec![("", Arc::new(adapter))])
+}
+
+/// The same for several adapters: the tests of each have its name before theirs.
+pub fn main_of(adapters: Vec<(&'static str, Arc<dyn Adapter>)>) -> Conclusion {
     let arguments = Arguments::from_args();
-    let adapter = Arc::new(adapter);
+    let trials = adapters.iter().flat_map(|(name, adapter)| trials(name, adapter)).collect();
+    libtest_mimic::run(&arguments, trials)
+}
+
+fn trials(adapter_name: &str, adapter: &Arc<dyn Adapter>) -> Vec<Trial> {
     let suites = adapter.suites();
     let all = [
         crate::bus::behaviours(),
@@ -53,18 +62,14 @@ pub fn main(adapter: impl Adapter) -> Conclusion {
         crate::mail::behaviours(),
         crate::mailbox::behaviours(),
     ];
-    let trials = all
-        .into_iter()
-        .flatten()
-        .filter(|behaviour| suites.contains(&behaviour.suite))
-        .map(|behaviour| trial(&adapter, behaviour))
-        .collect();
-    libtest_mimic::run(&arguments, trials)
+    let prefix = if adapter_name.is_empty() { String::new() } else { format!("{adapter_name}::") };
+    let wanted = all.into_iter().flatten().filter(|behaviour| suites.contains(&behaviour.suite));
+    wanted.map(|behaviour| trial(&prefix, adapter, behaviour)).collect()
 }
 
-fn trial<A: Adapter>(adapter: &Arc<A>, behaviour: Behaviour) -> Trial {
+fn trial(prefix: &str, adapter: &Arc<dyn Adapter>, behaviour: Behaviour) -> Trial {
     let cannot = behaviour.needs.iter().find_map(|need| adapter.cannot(*need));
-    let name = format!("{}::{}", behaviour.suite.as_str(), behaviour.name);
+    let name = format!("{prefix}{}::{}", behaviour.suite.as_str(), behaviour.name);
     let adapter = Arc::clone(adapter);
     let trial = Trial::test(name, move || {
         let runtime = adapter.runtime();

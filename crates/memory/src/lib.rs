@@ -12,6 +12,7 @@ mod consumer;
 mod dead_letters;
 mod deliveries;
 mod event;
+pub mod faults;
 mod items;
 pub mod limits;
 mod mail;
