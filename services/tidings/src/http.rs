@@ -69,7 +69,7 @@ impl Settings {
 }
 
 /// Serves `router` on `listener` until the wish to stop; then accepts nothing, lets every request under way finish and
-/// returns. What is still under way after the grace is cut off.
+/// returns. What is still under way shortly before the end of the grace is cut off, so that the rest can end in time.
 pub(crate) async fn serve(listener: TcpListener, router: Router, settings: Settings, shutdown: Shutdown) {
     let mut connections = JoinSet::new();
     loop {
@@ -93,13 +93,13 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, settings: Setti
         }
     }
     drop(listener);
-    let drained = tokio::time::timeout(shutdown.grace(), async {
+    let drained = tokio::time::timeout(shutdown.grace() * 9 / 10, async {
         while let Some(ended) = connections.join_next().await {
             log_panic(ended);
         }
     });
     if drained.await.is_err() {
-        tracing::warn!(connections = connections.len(), "the grace is over, connections are cut off");
+        tracing::warn!(connections = connections.len(), "the grace is nearly over: requests still under way are cut off");
     }
 }
 
