@@ -9,15 +9,18 @@ use crate::problem::{Problem, Result};
 
 /// The names that are ours.
 pub(crate) struct OwnHosts {
-    /// Host and port of the public address, then those that are allowed besides.
-    names: Vec<String>,
+    /// Host and port of the public address.
+    public: Option<String>,
+    /// Those that are allowed besides.
+    allowed: Vec<String>,
 }
 
 impl OwnHosts {
     pub(crate) fn new(public_url: &str, allowed: &[String]) -> Self {
-        let public = authority(public_url).map(str::to_ascii_lowercase);
-        let allowed = allowed.iter().map(|host| host.trim().to_ascii_lowercase());
-        Self { names: public.into_iter().chain(allowed).collect() }
+        Self {
+            public: authority(public_url).map(str::to_ascii_lowercase),
+            allowed: allowed.iter().map(|host| host.trim().to_ascii_lowercase()).collect(),
+        }
     }
 
     /// Ends with 403 where `Host` is not ours.
@@ -44,10 +47,11 @@ impl OwnHosts {
         ))
     }
 
-    /// A name without a port stands for every port.
+    /// An allowed name without a port stands for every port.
     fn is_own(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
-        self.names.iter().any(|name| *name == host || name == host_alone(&host))
+        self.public.as_ref() == Some(&host)
+            || self.allowed.iter().any(|name| *name == host || name == host_alone(&host))
     }
 }
 

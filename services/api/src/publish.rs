@@ -252,27 +252,20 @@ pub(crate) async fn admit(
     if per_second == 0 && fingerprints.is_empty() {
         return Ok(Vec::new());
     }
-    let too_fast = |retry_after, mend: String| {
-        let detail = format!(
-            "this publisher may send {per_second} messages a second, {burst} at once: none was taken"
-        );
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-fast", "Too many messages", detail)
-            .mend(mend)
-            .retry_after(Some(retry_after))
-    };
     let mut buckets = Vec::new();
     if per_second > 0 {
-        if cost > burst {
-            let mend = format!("send at most {burst} messages in a batch");
-            return Err(too_fast(std::time::Duration::from_secs(1), mend));
-        }
         buckets.push(Bucket { name: format!("publish/{}", caller.publisher()), per_second, burst });
     }
     let request = Request { buckets, cost, fingerprints };
     match api.context.limits.admit(&request, api.context.clock.now()).await {
         Ok(Admission::Go { different }) => Ok(different),
         Ok(Admission::Wait { retry_after }) => {
-            Err(too_fast(retry_after, "send it again after Retry-After".to_owned()))
+            let detail = format!(
+                "this publisher may send {per_second} messages a second, {burst} at once: none was taken"
+            );
+            Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-fast", "Too many messages", detail)
+                .mend("send it again after Retry-After")
+                .retry_after(Some(retry_after)))
         }
         Err(error) => {
             tracing::warn!(error = error.chain(), "limits are away: everything is admitted");
