@@ -1,6 +1,6 @@
 //! `Bus`: a publish is a row in the queue that the topic reaches, committed before it is answered.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use tidings_domain::{
@@ -14,7 +14,7 @@ use crate::{
     consumer::SqliteConsumer,
     group::{Request, Session},
     queue::{self, Message},
-    rows::{Packed, fields},
+    rows::{Packed, fields, to_json},
     shared::{Handle, Shared},
     topology,
 };
@@ -59,10 +59,6 @@ impl Bus for SqliteBus {
             BusTopic::Notifications => (Queue::Mail, None),
         };
         let name = topology::name(&self.0.shared.namespace, topic);
-        if !self.0.shared.stands(&name) {
-            let error = Error::not_found(format!("publish: the topic {name} does not stand: declare it"));
-            return batch.iter().map(|_| Err(error.copy())).collect();
-        }
         let mut answers = Vec::with_capacity(batch.len());
         let mut batch = batch.into_iter();
         loop {
@@ -86,7 +82,16 @@ impl Bus for SqliteBus {
             }
             let error = match messages.is_empty() {
                 true => None,
-                false => self.0.write(Publish::new(queue, published_to.clone(), messages)).await.err(),
+                false => {
+                    let publish = Publish::new(queue, name.clone(), published_to.clone(), messages);
+                    match self.0.write(publish).await {
+                        Ok(Some(_)) => None,
+                        Ok(None) => Some(Error::not_found(format!(
+                            "publish: the topic {name} does not stand: declare it"
+                        ))),
+                        Err(error) => Some(error),
+                    }
+                }
             };
             answers.extend(refused.into_iter().map(|refused| match (refused, &error) {
                 (Some(refused), _) => Err(refused),
@@ -113,6 +118,8 @@ impl Bus for SqliteBus {
 /// Messages for a queue.
 pub(crate) struct Publish {
     queue: Queue,
+    /// The topic's full name.
+    topic: String,
     envelopes: Vec<Envelope>,
     /// What goes into each row beside its body, made in the caller's task.
     fields: Vec<String>,
@@ -120,23 +127,28 @@ pub(crate) struct Publish {
 }
 
 impl Publish {
-    fn new(queue: Queue, topic: Option<TopicName>, mut envelopes: Vec<Envelope>) -> Self {
+    fn new(
+        queue: Queue,
+        topic: String,
+        published_to: Option<TopicName>,
+        mut envelopes: Vec<Envelope>,
+    ) -> Self {
         let mut bytes = 0;
         let fields = envelopes
             .iter_mut()
             .map(|envelope| {
                 bytes += queue::size(envelope);
-                envelope.published_to.clone_from(&topic);
-                fields(&(&topic, &envelope.native_id, &envelope.headers))
+                envelope.published_to.clone_from(&published_to);
+                fields(&(&published_to, &envelope.native_id, &envelope.headers))
             })
             .collect();
-        Self { queue, envelopes, fields, bytes }
+        Self { queue, topic, envelopes, fields, bytes }
     }
 }
 
 impl Request for Publish {
-    /// The first message's number and the start of the server that it was published in.
-    type Answer = (u64, i64);
+    /// The first message's number and the start of the server that it was published in; none when the topic does not stand.
+    type Answer = Option<(u64, i64)>;
 
     const WHAT: &'static str = "publish";
 
@@ -149,12 +161,21 @@ impl Request for Publish {
     }
 
     async fn apply(session: &mut Session, requests: &[Self]) -> sqlx::Result<Vec<Self::Answer>> {
+        let topics: BTreeSet<_> = requests.iter().map(|request| &request.topic).collect();
+        let standing: Vec<String> = sqlx::query_scalar(topology::STANDING)
+            .bind(to_json(&topics))
+            .fetch_all(&mut session.connection)
+            .await?;
         let mut packed: [Packed; 4] = Default::default();
         let first = session.numbers;
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
+            if !standing.contains(&request.topic) {
+                answers.push(None);
+                continue;
+            }
             let index = queue::index(request.queue);
-            answers.push((session.numbers[index], session.opens));
+            answers.push(Some((session.numbers[index], session.opens)));
             session.numbers[index] += request.envelopes.len() as u64;
             for (envelope, fields) in request.envelopes.iter().zip(&request.fields) {
                 packed[index].row(&envelope.body, fields);
@@ -176,10 +197,10 @@ impl Request for Publish {
         Ok(answers)
     }
 
-    fn committed(self, (first, opened): &mut Self::Answer, shared: &Shared) {
-        let opened = *opened;
+    fn committed(self, answer: &mut Self::Answer, shared: &Shared) {
+        let Some((first, opened)) = *answer else { return };
         let messages = self.envelopes.into_iter().map(|envelope| Message { opened, envelope }).collect();
-        shared.queue(self.queue).committed(*first, messages);
+        shared.queue(self.queue).committed(first, messages);
     }
 }
 

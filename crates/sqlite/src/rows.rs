@@ -28,6 +28,8 @@ impl Packed {
     /// The two parameters.
     pub(crate) fn into_parameters(mut self) -> (String, Vec<u8>) {
         self.json.push_str(if self.json.is_empty() { "[]" } else { "]" });
+        // Of no bytes at all SQLite makes NULL, also by substr.
+        self.bytes.push(0);
         (self.json, self.bytes)
     }
 }

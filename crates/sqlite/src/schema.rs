@@ -26,7 +26,8 @@ pub(crate) async fn migrate(connection: &mut SqliteConnection) -> Result<()> {
         Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, statements.into_sql_str(), false)
     });
     let migrator = Migrator::with_migrations(migrations.collect());
-    migrator.run(connection).await.map_err(|error| match error {
+    // Not `run`: its generic way to a connection makes futures that are not `Send` in all of their callers.
+    migrator.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(version) => Error::misconfigured(format!(
             "the database has migration {version}, which this program does not know: start the newer program that made it"
         )),

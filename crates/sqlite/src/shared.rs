@@ -1,11 +1,8 @@
 //! What the ports of one store share: the writer, the readers, and what is kept in memory.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use sqlx::SqlitePool;
@@ -32,8 +29,6 @@ pub(crate) struct Shared {
     pub(crate) opens: i64,
     pub(crate) consumers: AtomicU64,
     pub(crate) queues: [QueueState; 4],
-    /// The full names of the topics that stand.
-    topics: Mutex<BTreeSet<String>>,
     /// Items were committed.
     pub(crate) changed: Notify,
     /// Mails were caught.
@@ -43,7 +38,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(clock: Arc<dyn Clock>, namespace: String, opens: i64, topics: Vec<String>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, namespace: String, opens: i64) -> Self {
         Self {
             clock,
             namespace,
@@ -51,7 +46,6 @@ impl Shared {
             opens,
             consumers: AtomicU64::new(0),
             queues: std::array::from_fn(|_| QueueState::default()),
-            topics: Mutex::new(topics.into_iter().collect()),
             changed: Notify::new(),
             caught: Notify::new(),
             stream: Arc::default(),
@@ -68,17 +62,8 @@ impl Shared {
         (opens << 32) | (self.consumers.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff)
     }
 
-    pub(crate) fn stands(&self, topic: &str) -> bool {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).contains(topic)
-    }
-
-    pub(crate) fn declared(&self, topics: &[String]) {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).extend(topics.iter().cloned());
-    }
-
     /// Another program has written: whatever may have come is looked at.
-    pub(crate) fn foreign_write(&self, topics: Vec<String>) {
-        *self.topics.lock().unwrap_or_else(PoisonError::into_inner) = topics.into_iter().collect();
+    pub(crate) fn foreign_write(&self) {
         for queue in &self.queues {
             queue.look_again();
         }

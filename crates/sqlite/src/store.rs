@@ -74,14 +74,10 @@ impl Store {
         schema::migrate(&mut connection).await?;
         let opens =
             provision(&mut connection, &options).await.map_err(|error| fault::opening(error, &opening))?;
-        let topics = sqlx::query_scalar(topology::TOPICS)
-            .fetch_all(&mut connection)
-            .await
-            .map_err(|error| fault::opening(error, &opening))?;
         let mut session = Session { connection, numbers: [1; 4], opens };
         writer::number(&mut session).await.map_err(|error| fault::opening(error, &opening))?;
         let readers = connection::readers(&file);
-        let shared = Arc::new(Shared::new(options.clock, options.namespace, opens, topics));
+        let shared = Arc::new(Shared::new(options.clock, options.namespace, opens));
         let writer = Writer::begin(session, file, Arc::clone(&shared), lock);
         Ok(Self { handle: Arc::new(Handle { shared, writer, readers }) })
     }

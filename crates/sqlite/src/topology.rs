@@ -12,11 +12,15 @@ use tidings_domain::{
 use crate::{
     group::{Request, Session},
     rows::to_json,
-    shared::{Handle, Shared},
+    shared::Handle,
 };
 
 /// All that stand.
 pub(crate) const TOPICS: &str = "SELECT name FROM bus_topics ORDER BY name";
+
+/// Which of the given ones stand.
+pub(crate) const STANDING: &str =
+    "SELECT value FROM json_each(?1) WHERE value IN (SELECT name FROM bus_topics)";
 
 /// Makes those stand that do not.
 pub(crate) const DECLARE: &str =
@@ -75,12 +79,8 @@ impl Request for Declare {
         sqlx::query(DECLARE).bind(to_json(&names)).execute(&mut session.connection).await?;
         Ok(vec![(); requests.len()])
     }
-
-    fn committed(self, _answer: &mut (), shared: &Shared) {
-        shared.declared(&self.names);
-    }
 }
 
 /// This file's statements.
 #[cfg(test)]
-pub(crate) const STATEMENTS: [&str; 2] = [TOPICS, DECLARE];
+pub(crate) const STATEMENTS: [&str; 3] = [TOPICS, STANDING, DECLARE];

@@ -50,8 +50,11 @@ impl Writer {
     pub(crate) fn begin(session: Session, file: PathBuf, shared: Arc<Shared>, lock: File) -> Self {
         let (operations, receiver) = unbounded_channel();
         tokio::spawn(async move {
-            run(session, file, receiver, shared).await;
+            let closed = run(session, file, receiver, shared).await;
             drop(lock);
+            if let Some(closed) = closed {
+                let _gone = closed.send(());
+            }
         });
         Self { operations }
     }
@@ -102,12 +105,13 @@ enum Failure {
     Commit(sqlx::Error),
 }
 
+/// Answers who waits for the end.
 async fn run(
     mut session: Session,
     file: PathBuf,
     mut operations: UnboundedReceiver<Operation>,
     shared: Arc<Shared>,
-) {
+) -> Option<oneshot::Sender<()>> {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = data_version(&mut session).await.unwrap_or_default();
@@ -177,9 +181,7 @@ async fn run(
     if let Err(error) = session.connection.close().await {
         tracing::warn!(dependency = "sqlite", %error, "the database did not close cleanly");
     }
-    if let Some(closed) = closed {
-        let _gone = closed.send(());
-    }
+    closed
 }
 
 /// Commits a group and answers; none when writes go well, else whether the connection is of no more use.
@@ -252,9 +254,8 @@ async fn watch(session: &mut Session, seen: &mut i64, shared: &Shared) -> sqlx::
         return Ok(());
     }
     number(session).await?;
-    let topics = sqlx::query_scalar(crate::topology::TOPICS).fetch_all(&mut session.connection).await?;
     *seen = version;
-    shared.foreign_write(topics);
+    shared.foreign_write();
     Ok(())
 }
 
