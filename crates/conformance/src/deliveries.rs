@@ -32,6 +32,7 @@ suite!(Deliveries {
     sending_looks_at_the_generation_of_a_confirmation,
     sending_extends_the_lease,
     a_sending_row_whose_lease_ran_out_is_unknown_and_counted,
+    an_unknown_stays_one_and_is_counted_once_until_it_is_tried_again,
     each_outcome_writes_the_row_by_the_rule,
     answers_are_kept_up_to_a_limit,
     a_released_delivery_is_due_when_it_is_said,
@@ -252,6 +253,29 @@ async fn a_sending_row_whose_lease_ran_out_is_unknown_and_counted(fixture: Arc<d
     settle(&*port, key(1, 1), 2, sent(), 101).await;
     let stored = row(&*port, key(1, 1)).await;
     assert_eq!((stored.state, stored.attempts, stored.unknowns), (DeliveryState::Sent, 2, 1));
+}
+
+async fn an_unknown_stays_one_and_is_counted_once_until_it_is_tried_again(fixture: Arc<dyn Fixture>) {
+    let ports = fixture.open().await;
+    let port = ports.deliveries();
+    planned(&ports, 1, 1).await;
+    take(&*port, 1, 10, 20).await;
+    assert_eq!(send(&*port, key(1, 1), 1, 100).await, Sending::Recorded);
+    // Mailers that die before they try it: with `ambiguous = hold` none of them may take it for untried.
+    for (claimer, seconds) in [(2, 100), (3, 200), (4, 300)] {
+        let claimed = take(&*port, claimer, 10, seconds).await;
+        assert_eq!(keys(&claimed), [key(1, 1)]);
+        let ClaimedDelivery { delivery, unknown, .. } = &claimed[0];
+        assert_eq!((*unknown, delivery.attempts, delivery.unknowns), (true, 1, 1), "claim {claimer}");
+    }
+    assert_eq!(send(&*port, key(1, 1), 4, 400).await, Sending::Recorded);
+    let claimed = take(&*port, 5, 10, 400).await;
+    let ClaimedDelivery { delivery, unknown, .. } = &claimed[0];
+    assert_eq!((*unknown, delivery.attempts, delivery.unknowns), (true, 2, 2), "a second one");
+    settle(&*port, key(1, 1), 5, Outcome::Retry { answer: answer(451, 401), due_at: after_s(500) }, 401)
+        .await;
+    let claimed = take(&*port, 6, 10, 500).await;
+    assert!(!claimed[0].unknown, "an outcome was said: the next attempt is none of an unknown");
 }
 
 async fn each_outcome_writes_the_row_by_the_rule(fixture: Arc<dyn Fixture>) {

@@ -14,6 +14,7 @@
 mod bus;
 mod catalog;
 mod changes;
+mod consuming;
 mod dead_letters;
 mod deliveries;
 mod fixture;

@@ -50,6 +50,7 @@ fn trials(adapter_name: &str, adapter: &Arc<dyn Adapter>) -> Vec<Trial> {
     let suites = adapter.suites();
     let all = [
         crate::bus::behaviours(),
+        crate::consuming::behaviours(),
         crate::topology::behaviours(),
         crate::items::behaviours(),
         crate::changes::behaviours(),

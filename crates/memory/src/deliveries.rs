@@ -45,7 +45,7 @@ impl State {
             trace: new.trace,
         };
         let lease = claim.map(|claim| (claim.token, claim.until));
-        self.deliveries.insert(key, DeliveryRow { delivery, lease });
+        self.deliveries.insert(key, DeliveryRow { delivery, lease, counted: false });
         self.open.insert(key);
         true
     }
@@ -107,11 +107,12 @@ impl State {
         let mut take = |key: DeliveryKey| {
             let row = self.deliveries.get_mut(&key)?;
             let unknown = row.delivery.state == DeliveryState::Sending;
-            if unknown {
-                // It stays `sending` until it is settled, so that an unknown is one also after a second crash.
+            if unknown && !row.counted {
                 row.delivery.attempts += 1;
                 row.delivery.unknowns += 1;
             }
+            // It stays `sending`, so that nobody takes it for untried, and is counted once until it is tried again.
+            row.counted = unknown;
             row.lease = Some((claim.token, claim.until));
             record(Event::Claimed { key, unknown });
             Some(ClaimedDelivery { delivery: row.delivery.clone(), token: claim.token, unknown })
@@ -141,6 +142,7 @@ impl State {
         if let Some(row) = self.deliveries.get_mut(key) {
             row.delivery.state = DeliveryState::Sending;
             row.lease = Some((token, until));
+            row.counted = false;
         }
         record(Event::Sending { key: *key });
         Sending::Recorded

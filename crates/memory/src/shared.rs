@@ -127,6 +127,8 @@ pub(crate) struct NotificationRow {
 pub(crate) struct DeliveryRow {
     pub(crate) delivery: Delivery,
     pub(crate) lease: Option<(LeaseToken, Timestamp)>,
+    /// Whether the attempt that `sending` stands for is counted already, as unknown.
+    pub(crate) counted: bool,
 }
 
 pub(crate) struct DeadLetterRow {
