@@ -15,6 +15,7 @@ use tidings_domain::{
     ports::{CaughtMail, CaughtMailSummary, Mailbox, MailboxQuery},
     time::Timestamp,
 };
+use tidings_runtime::shutdown::Shutdown;
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
@@ -144,7 +145,7 @@ pub(crate) async fn list_mails(
     };
     let wait = wait(asked.wait.as_deref(), api.context.settings.max_wait())?;
     let port = |error| Problem::from_port(&error, "list mails");
-    let page = find(mailbox, &query, wait).await.map_err(port)?;
+    let page = find(mailbox, &query, wait, api.waiting.over()).await.map_err(port)?;
     let dropped = mailbox.dropped().await.map_err(port)?;
     if html::is_wanted(&headers) {
         return Ok(list_page(&query, &page, dropped));
@@ -153,16 +154,17 @@ pub(crate) async fn list_mails(
     Ok(Json(MailsView { data, next_cursor: page.next_cursor, dropped }).into_response())
 }
 
-/// A page with at least one mail on it, or at the end of the time whatever there is.
+/// A page with at least one mail on it, or at the end of the time, or when nobody is to wait any longer, whatever there is.
 async fn find(
     mailbox: &dyn Mailbox,
     query: &MailboxQuery,
     wait: std::time::Duration,
+    over: &Shutdown,
 ) -> tidings_domain::Result<Page<CaughtMailSummary>> {
     let deadline = Instant::now() + wait;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if left.is_zero() || over.is_requested() {
             return mailbox.list(query).await;
         }
         // Begun before the list is read, so that a mail caught meanwhile is not missed.
@@ -175,7 +177,11 @@ async fn find(
         if !page.data.is_empty() {
             return Ok(page);
         }
-        changed.await;
+        tokio::select! {
+            biased;
+            () = changed => {}
+            () = over.requested() => {}
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Waiting {
     deliveries: Arc<dyn Deliveries>,
     waiters: Mutex<Waiters>,
     came: Notify,
+    /// Made when nobody is to wait any longer: a stop is not held up by who waits.
+    over: Shutdown,
 }
 
 #[derive(Default)]
@@ -71,7 +73,7 @@ pub(crate) fn is_reached(timeline: &Timeline, after: Option<MessageState>) -> bo
 
 impl Waiting {
     pub(crate) fn new(deliveries: Arc<dyn Deliveries>) -> Self {
-        Self { deliveries, waiters: Mutex::default(), came: Notify::new() }
+        Self { deliveries, waiters: Mutex::default(), came: Notify::new(), over: Shutdown::default() }
     }
 
     /// What the store knows of `id` once it is past `after` (without it: at an end), else at the end of the time.
@@ -82,19 +84,31 @@ impl Waiting {
         after: Option<MessageState>,
     ) -> Result<Timeline> {
         let now = self.ask(id).await?;
-        if wait.is_zero() || is_reached(&now, after) {
+        if wait.is_zero() || is_reached(&now, after) || self.over.is_requested() {
             return Ok(now);
         }
         let deadline = Instant::now() + wait;
         let (answer, answered) = oneshot::channel();
         let _ticket = self.enter(Waiter { id, after, due: Instant::now() + FIRST, interval: FIRST, answer });
+        let answered = async {
+            tokio::select! {
+                biased;
+                answered = answered => answered.ok(),
+                () = self.over.requested() => None,
+            }
+        };
         match timeout_at(deadline, answered).await {
-            Ok(Ok(timeline)) => Ok(timeline),
-            Ok(Err(_)) | Err(_) => self.ask(id).await,
+            Ok(Some(timeline)) => Ok(timeline),
+            Ok(None) | Err(_) => self.ask(id).await,
         }
     }
 
-    /// Answers those who wait until shutdown.
+    /// The wish that nobody waits any longer, made at shutdown.
+    pub(crate) fn over(&self) -> &Shutdown {
+        &self.over
+    }
+
+    /// Answers those who wait until shutdown; then everyone is answered with what is known.
     pub(crate) async fn answer(&self, shutdown: &Shutdown) {
         loop {
             let next = self.lock().by_ticket.values().map(|waiter| waiter.due).min();
@@ -106,7 +120,7 @@ impl Waiting {
             };
             tokio::select! {
                 biased;
-                () = shutdown.requested() => return,
+                () = shutdown.requested() => return self.over.request(),
                 () = due => self.round().await,
                 () = self.came.notified() => {}
             }
