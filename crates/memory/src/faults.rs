@@ -145,3 +145,6 @@ pub(crate) fn unavailable(operation: &str) -> Error {
 pub(crate) fn lost_answer(operation: &str) -> Error {
     Error::unknown(format!("{operation}: the answer is lost by the script, after its effect"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,3 +163,6 @@ impl Limits for InProcessLimits {
         Ok(ids.iter().map(|id| inner.accepted.entries.get(id).map(|(at, ())| *at)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

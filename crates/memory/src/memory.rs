@@ -168,3 +168,6 @@ impl Dependency for Memory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
