@@ -101,10 +101,12 @@ pub(crate) fn run(sources: &Sources, roles: &[Role], ready_file: Option<&Path>) 
             Err(Failure::refused("ended before everything was finished; nothing that was accepted is lost"))
         }
         Err(error) => {
+            // Said once: in the log, or where the log does not say such things, to whoever started it.
+            let is_logged = tracing::enabled!(tracing::Level::ERROR);
             tracing::error!(error = format!("{error:#}"), "the process ends");
             runtime.shutdown_timeout(RUNTIME_END);
             drop(guard);
-            Err(chain(error))
+            Err(if is_logged { Failure::refused("") } else { chain(error) })
         }
     }
 }

@@ -88,6 +88,11 @@ impl Demo {
             self.messages, self.rate
         ))?;
         let counts = self.storm(&tour, &mut server).await?;
+        if counts.sent_twice > 0 {
+            say(
+                "   (what was being mailed at a kill has an unknown outcome and is mailed again: sent twice counts these)",
+            )?;
+        }
         drop(server);
         say(&format!("\n{counts}"))?;
         if counts.is_clean() {

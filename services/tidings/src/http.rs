@@ -99,7 +99,10 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, settings: Setti
         }
     });
     if drained.await.is_err() {
-        tracing::warn!(connections = connections.len(), "the grace is nearly over: requests still under way are cut off");
+        tracing::warn!(
+            connections = connections.len(),
+            "the grace is nearly over: requests still under way are cut off"
+        );
     }
 }
 

@@ -8,11 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use opentelemetry::{
-    global::BoxedTracer,
-    metrics::MeterProvider as _,
-    trace::TracerProvider as _,
-};
+use opentelemetry::{global::BoxedTracer, metrics::MeterProvider as _, trace::TracerProvider as _};
 use opentelemetry_otlp::{Protocol, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,

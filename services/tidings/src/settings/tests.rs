@@ -41,7 +41,8 @@ fn the_defaults_file_says_what_the_code_says() {
             line.trim_start_matches("# ").split_once('=').is_some_and(|(left, _)| left.trim() == name)
         });
         if code != file || !is_named {
-            differences.push(format!("{key}: {code} in the code, {file} in the file, named there: {is_named}"));
+            differences
+                .push(format!("{key}: {code} in the code, {file} in the file, named there: {is_named}"));
         }
     }
     assert!(differences.is_empty(), "{differences:#?}");

@@ -7,7 +7,8 @@ use crate::harness::{Server, run, stderr, stdout};
 #[tokio::test]
 async fn all_faults_of_the_settings_are_told_together_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("tidings.toml"), "grace_s = 'soon'\nhttp_adress = '127.0.0.1:1'\n").unwrap();
+    std::fs::write(folder.path().join("tidings.toml"), "grace_s = 'soon'\nhttp_adress = '127.0.0.1:1'\n")
+        .unwrap();
     let settings = [
         ("TIDINGS_PROFILE", "selfhosted"),
         ("TIDINGS_AUTH", "required"),
@@ -52,7 +53,10 @@ async fn config_shows_what_is_in_force_and_where_from_without_secrets() {
     assert!(output.status.success(), "{output:?}");
     let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(shown["log"], serde_json::json!({ "value": "warn", "from": "mine.toml" }));
-    assert_eq!(shown["mailer.attempts"], serde_json::json!({ "value": 4, "from": "TIDINGS_MAILER_ATTEMPTS" }));
+    assert_eq!(
+        shown["mailer.attempts"],
+        serde_json::json!({ "value": 4, "from": "TIDINGS_MAILER_ATTEMPTS" })
+    );
     assert_eq!(shown["admin_key"]["from"], "TIDINGS_ADMIN_KEY");
     assert!(!stdout(&output).contains("hunter2"));
     let people = run(folder.path(), &settings, &["config"]).await;
@@ -69,7 +73,10 @@ async fn usage_is_2_and_no_server_is_3() {
     let output = run(folder.path(), &[("TIDINGS_URL", &url)], &["publish", "text"]).await;
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(stderr(&output).contains(&url), "{output:?}");
-    assert_eq!(run(folder.path(), &[], &["health", "--admin", &nobody.to_string()]).await.status.code(), Some(3));
+    assert_eq!(
+        run(folder.path(), &[], &["health", "--admin", &nobody.to_string()]).await.status.code(),
+        Some(3)
+    );
     let version = run(folder.path(), &[], &["version"]).await;
     assert_eq!(stdout(&version), format!("tidings {}\n", env!("CARGO_PKG_VERSION")));
 }
@@ -93,8 +100,17 @@ async fn the_clients_do_what_curl_does() {
     assert_eq!(listed["data"][0]["state"], "confirmed", "{listed:#}");
     let subscription = listed["data"][0]["id"].as_str().unwrap();
 
-    let published =
-        tidings(&["publish", "--subject", "Hello", "--attribute", "n=1", "--wait", "--json", "from the shell"]).await;
+    let published = tidings(&[
+        "publish",
+        "--subject",
+        "Hello",
+        "--attribute",
+        "n=1",
+        "--wait",
+        "--json",
+        "from the shell",
+    ])
+    .await;
     assert!(published.status.success(), "{published:?}");
     let status: Value = serde_json::from_slice(&published.stdout).unwrap();
     assert_eq!(status["state"], "done", "{status:#}");

@@ -13,7 +13,8 @@ use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufStream},
+    net::TcpStream,
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
@@ -83,7 +84,8 @@ impl Server {
 
     /// A server that is not started yet.
     pub(crate) fn prepare(settings: &[(&str, &str)]) -> Self {
-        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self {
             folder: tempfile::Builder::new().prefix("tidings-it-").tempdir().unwrap(),
             settings,
@@ -171,6 +173,12 @@ impl Server {
         self.data_dir().join("tidings.db")
     }
 
+    /// A bare connection to the API.
+    pub(crate) async fn wire(&self) -> Wire {
+        let stream = TcpStream::connect(self.url.trim_start_matches("http://")).await.unwrap();
+        Wire { stream: BufStream::new(stream) }
+    }
+
     /// A request to a path of the API.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url)).header(header::ACCEPT, "application/json")
@@ -201,7 +209,8 @@ impl Server {
     /// Posts a text to the topic `messages`; its id.
     pub(crate) async fn publish(&self, text: &str) -> String {
         let request = self.request(Method::POST, "/v1/topics/messages/messages");
-        let accepted = self.ok(request.header(header::CONTENT_TYPE, "text/plain").body(text.to_owned())).await;
+        let accepted =
+            self.ok(request.header(header::CONTENT_TYPE, "text/plain").body(text.to_owned())).await;
         accepted["id"].as_str().unwrap().to_owned()
     }
 
@@ -259,6 +268,33 @@ impl Server {
         let links = mail["links"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let link = links.into_iter().find(|link| link.starts_with(&marker));
         link.unwrap_or_else(|| panic!("no link {marker} in {mail:#}")).to_owned()
+    }
+}
+
+/// A connection of a client that does as it likes: for what no proper client sends.
+pub(crate) struct Wire {
+    stream: BufStream<TcpStream>,
+}
+
+impl Wire {
+    /// Sends bytes as they are.
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+        self.stream.flush().await.unwrap();
+    }
+
+    /// One line of what the server says, without its line break; empty at the end.
+    pub(crate) async fn line(&mut self) -> String {
+        let mut line = String::new();
+        timeout(PATIENCE, self.stream.read_line(&mut line)).await.expect("a line in time").unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Everything until the server closes.
+    pub(crate) async fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await.expect("closed in time").unwrap();
+        String::from_utf8_lossy(&rest).into_owned()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The real program, driven from the outside: HTTP, mail, signals, files.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::disallowed_types, reason = "tests are clients and servers of their own")]
 
 mod harness;
 

@@ -43,7 +43,8 @@ async fn publishtopic_answers_as_it_always_did() {
 async fn a_filter_tells_readers_of_one_topic_apart() {
     let server = Server::start().await;
     for customer in ["blue", "green"] {
-        let request = json!({ "email": format!("{customer}@example.com"), "filter": { "customer": [customer] } });
+        let request =
+            json!({ "email": format!("{customer}@example.com"), "filter": { "customer": [customer] } });
         server.subscribe_to("messages", request).await;
     }
     let message = json!({ "message": "for green only", "attributes": { "customer": "green" } });

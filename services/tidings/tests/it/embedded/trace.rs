@@ -23,16 +23,20 @@ async fn one_post_is_one_trace_through_the_four_services() {
     let accepted = server.ok(request).await;
     server.finished(accepted["id"].as_str().unwrap()).await;
 
-    let of_trace = |spans: &[Span]| -> Vec<Span> {
-        spans.iter().filter(|span| span.trace == trace).cloned().collect()
-    };
+    let of_trace =
+        |spans: &[Span]| -> Vec<Span> { spans.iter().filter(|span| span.trace == trace).cloned().collect() };
     let spans = collector
         .wait_until(|spans| {
             // The mailer's process span of the notification ends last of all.
             let names: BTreeSet<String> = of_trace(spans).into_iter().map(|span| span.name).collect();
             ["POST /v1/topics/{topic}/messages", "INSERT items", "publish tidings-notifications", "send mail"]
                 .iter()
-                .chain(&["receive tidings-items", "process tidings-items", "process tidings-mail", "process mail"])
+                .chain(&[
+                    "receive tidings-items",
+                    "process tidings-items",
+                    "process tidings-mail",
+                    "process mail",
+                ])
                 .all(|name| names.contains(*name))
         })
         .await;
@@ -44,7 +48,8 @@ async fn one_post_is_one_trace_through_the_four_services() {
     let tree: BTreeSet<(&str, &str, &str)> = spans
         .iter()
         .map(|span| {
-            let parent = by_id.get(span.parent.as_str()).map_or(span.parent.as_str(), |parent| parent.name.as_str());
+            let parent =
+                by_id.get(span.parent.as_str()).map_or(span.parent.as_str(), |parent| parent.name.as_str());
             (span.service.as_str(), span.name.as_str(), parent)
         })
         .collect();
@@ -65,7 +70,8 @@ async fn one_post_is_one_trace_through_the_four_services() {
     ];
     assert_eq!(tree, BTreeSet::from(expected), "{spans:#?}");
     assert_eq!(spans.len(), expected.len(), "each of them once: {spans:#?}");
-    let publish = spans.iter().find(|span| span.service == "tidings-api" && span.name.starts_with("publish")).unwrap();
+    let publish =
+        spans.iter().find(|span| span.service == "tidings-api" && span.name.starts_with("publish")).unwrap();
     assert_eq!(publish.attributes["messaging.destination.name"], "tidings-topic-messages");
     assert_eq!(publish.attributes["messaging.system"], "sqlite");
     assert_eq!(publish.attributes["messaging.message.id"], accepted["id"].as_str().unwrap());

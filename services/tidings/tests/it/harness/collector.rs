@@ -46,7 +46,6 @@ struct Inbox {
 
 impl Collector {
     /// One that listens on a free port.
-    #[expect(clippy::disallowed_types, reason = "a server of a test")]
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
