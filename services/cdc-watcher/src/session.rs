@@ -22,10 +22,21 @@ const EMPTY_ANSWERS: u32 = 3;
 /// How far publishing may run ahead of a batch that is held up, in batches for each that may be under way.
 const BATCHES_AHEAD: usize = 4;
 
+/// The bytes of changes under way at which no more are read, and of which one read is to have at most about a half.
+const MOST_BYTES: u64 = 32 * 1024 * 1024;
+
 /// Confirms that may fail in a row before the stream is opened anew.
 const CONFIRM_FAILURES: u32 = 3;
 
-type Publishing = FuturesUnordered<BoxFuture<'static, (u64, bool)>>;
+/// A batch whose publishing ended.
+struct Ended {
+    number: u64,
+    /// Whether every change of it is published, or durable as a dead letter.
+    complete: bool,
+    bytes: u64,
+}
+
+type Publishing = FuturesUnordered<BoxFuture<'static, Ended>>;
 
 /// The state of one open stream.
 pub(crate) struct Session<'a> {
@@ -33,6 +44,9 @@ pub(crate) struct Session<'a> {
     settings: &'a Settings,
     stream: Box<dyn ChangeStream>,
     publishing: Publishing,
+    /// Bytes of the changes under way, and of an average one of the last read.
+    bytes: u64,
+    average_bytes: u64,
     frontier: Frontier,
     confirm_at: Option<Instant>,
     confirm_failures: u32,
@@ -52,6 +66,8 @@ impl<'a> Session<'a> {
             settings,
             stream,
             publishing: FuturesUnordered::new(),
+            bytes: 0,
+            average_bytes: 1,
             frontier: Frontier::default(),
             confirm_at: None,
             confirm_failures: 0,
@@ -63,10 +79,9 @@ impl<'a> Session<'a> {
     /// Runs until `shutdown`: Ok then, with everything confirmed that was published. An error ends the stream; what was
     /// published and not confirmed is captured and published once more, which the mail's key makes harmless.
     pub(crate) async fn run(&mut self, shutdown: &Shutdown) -> Result<()> {
-        let batch = self.settings.batch.max(1);
         while !shutdown.is_requested() {
             let began = Instant::now();
-            let has_room = self.has_room();
+            let (has_room, batch) = (self.has_room(), self.batch());
             tokio::select! {
                 biased;
                 () = shutdown.requested() => break,
@@ -84,10 +99,17 @@ impl<'a> Session<'a> {
         self.confirm().await
     }
 
-    /// Whether another batch may be begun: so many at once, and so many ahead of one that is held up.
+    /// Whether another batch may be begun: so many at once, so many ahead of one that is held up, so many bytes.
     fn has_room(&self) -> bool {
         let most = self.settings.concurrency.max(1);
-        self.publishing.len() < most && self.frontier.len() < most.saturating_mul(BATCHES_AHEAD)
+        let ahead = self.frontier.len() < most.saturating_mul(BATCHES_AHEAD);
+        self.publishing.len() < most && ahead && self.bytes < MOST_BYTES
+    }
+
+    /// How many changes to read: the larger the last ones were, the fewer.
+    fn batch(&self) -> usize {
+        let fit = usize::try_from(MOST_BYTES / 2 / self.average_bytes.max(1)).unwrap_or(usize::MAX);
+        fit.clamp(1, self.settings.batch.max(1))
     }
 
     fn captured(&mut self, captured: Vec<Captured>, began: Instant, shutdown: &Shutdown) -> Result<()> {
@@ -101,15 +123,22 @@ impl<'a> Session<'a> {
         }
         self.empty_answers = 0;
         let number = self.frontier.add(captured.iter().map(|captured| captured.position));
+        let bytes = captured.iter().map(size_bytes).sum();
+        self.bytes += bytes;
+        self.average_bytes = bytes / captured.len() as u64;
         let (publisher, shutdown) = (Arc::clone(self.publisher), shutdown.clone());
-        let publishing = async move { (number, publisher.publish_all(captured, &shutdown).await) };
+        let publishing = async move {
+            let complete = publisher.publish_all(captured, &shutdown).await;
+            Ended { number, complete, bytes }
+        };
         self.publishing.push(publishing.boxed());
         Ok(())
     }
 
-    fn published(&mut self, (number, complete): (u64, bool)) {
-        if complete {
-            self.frontier.published(number);
+    fn published(&mut self, ended: Ended) {
+        self.bytes -= ended.bytes;
+        if ended.complete {
+            self.frontier.published(ended.number);
         }
         if self.frontier.has_moved() && self.confirm_at.is_none() {
             self.confirm_at = Some(Instant::now() + self.settings.confirm_linger());
@@ -154,11 +183,15 @@ impl<'a> Session<'a> {
     }
 }
 
+fn size_bytes(captured: &Captured) -> u64 {
+    captured.content.as_ref().map_or_else(|(bytes, _)| bytes.len() as u64, |change| change.size_bytes)
+}
+
 /// Waits for `confirming` while publishes go on; those that end meanwhile are added to `ended`.
 async fn while_publishing(
     confirming: impl Future<Output = Result<()>>,
     publishing: &mut Publishing,
-    ended: &mut Vec<(u64, bool)>,
+    ended: &mut Vec<Ended>,
 ) -> Result<()> {
     tokio::pin!(confirming);
     loop {

@@ -1,7 +1,7 @@
 //! What is in hand and not under way: whose turn comes when, and under which leases.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
@@ -20,8 +20,9 @@ pub(super) struct Holding {
     /// To be tried again later.
     later: BTreeMap<(Instant, u64), Entry>,
     counter: u64,
-    /// Of everything in hand, waiting or under way.
-    leases: BTreeSet<Lease>,
+    /// Of everything in hand, waiting or under way, with the bytes of its body.
+    leases: BTreeMap<Lease, usize>,
+    bytes: usize,
 }
 
 impl Holding {
@@ -30,12 +31,19 @@ impl Holding {
         self.leases.len()
     }
 
+    /// Bytes of bodies in hand.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn leases(&self) -> Vec<Lease> {
-        self.leases.iter().copied().collect()
+        self.leases.keys().copied().collect()
     }
 
     pub(super) fn take(&mut self, entry: Entry) {
-        self.leases.insert(entry.lease());
+        let bytes = entry.received.envelope.body.len();
+        self.bytes += bytes;
+        self.leases.insert(entry.lease(), bytes);
         self.fresh.push_back(entry);
     }
 
@@ -46,20 +54,22 @@ impl Holding {
     }
 
     pub(super) fn holds(&self, lease: Lease) -> bool {
-        self.leases.contains(&lease)
+        self.leases.contains_key(&lease)
     }
 
     /// Gives up a lease; false when it was lost before.
     pub(super) fn let_go(&mut self, lease: Lease) -> bool {
-        self.leases.remove(&lease)
+        let bytes = self.leases.remove(&lease);
+        self.bytes -= bytes.unwrap_or(0);
+        bytes.is_some()
     }
 
     /// Drops what waits under leases that are lost.
     pub(super) fn drop_lost(&mut self) {
         let leases = &self.leases;
-        self.fresh.retain(|entry| leases.contains(&entry.lease()));
-        self.again.retain(|entry| leases.contains(&entry.lease()));
-        self.later.retain(|_, entry| leases.contains(&entry.lease()));
+        self.fresh.retain(|entry| leases.contains_key(&entry.lease()));
+        self.again.retain(|entry| leases.contains_key(&entry.lease()));
+        self.later.retain(|_, entry| leases.contains_key(&entry.lease()));
     }
 
     /// Everything that waits, given up: those not started first.
@@ -69,7 +79,7 @@ impl Holding {
         let later = std::mem::take(&mut self.later).into_values().map(|entry| entry.lease());
         let leases: Vec<_> = fresh.chain(again).chain(later).collect();
         for lease in &leases {
-            self.leases.remove(lease);
+            self.let_go(*lease);
         }
         leases
     }

@@ -23,6 +23,11 @@ use crate::{handler::Reject, letter, metrics::ConsumeMetrics, shutdown::Shutdown
 /// How long one call of `receive` waits for a first message.
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
 
+/// The most messages of one `receive`, and the bytes of bodies in hand at which no more are received: large messages
+/// are held to the two together, small ones to the prefetch.
+const MOST_RECEIVED: usize = 128;
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
 /// An empty answer within this time is one too early; so many in a row end the consumer.
 const EMPTY_TOO_EARLY: Duration = Duration::from_millis(50);
 const EMPTY_ANSWERS: u32 = 3;
@@ -167,11 +172,13 @@ impl<'a> Session<'a> {
 
     fn begin_receiving(&mut self, now: Instant) {
         let room = self.of.settings.prefetch.saturating_sub(self.holding.len());
-        if self.receiving.is_some() || self.ending.is_some() || room == 0 {
+        let full = room == 0 || self.holding.bytes() >= MOST_BYTES;
+        if self.receiving.is_some() || self.ending.is_some() || full {
             return;
         }
+        let max = room.min(MOST_RECEIVED);
         let consumer = Arc::clone(&self.consumer);
-        self.receiving = Some((now, async move { consumer.receive(room, RECEIVE_WAIT).await }.boxed()));
+        self.receiving = Some((now, async move { consumer.receive(max, RECEIVE_WAIT).await }.boxed()));
     }
 
     fn received(&mut self, (began, result): (Instant, Result<Vec<Received>>)) {

@@ -210,3 +210,29 @@ async fn a_letter_that_the_store_refuses_holds_up_no_other() {
     assert_eq!(setup.bus.count("release"), 0);
     setup.stop(&mut tasks).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn large_messages_are_held_to_a_bound_in_bytes() {
+    let (mut setup, mut tasks) = (Setup::new(), JoinSet::new());
+    setup.settings.prefetch = 10_000;
+    let gate = Arc::new(Semaphore::new(0));
+    let handler = Script::new({
+        let gate = Arc::clone(&gate);
+        move |texts| {
+            let gate = Arc::clone(&gate);
+            async move {
+                gate.acquire().await.unwrap().forget();
+                vec![done(); texts.len()]
+            }
+            .boxed()
+        }
+    });
+    let large = "x".repeat(250 * 1024);
+    setup.bus.send(std::iter::repeat_n(large.as_str(), 1000));
+    setup.start(&handler, &mut tasks);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(1000 - setup.bus.ready(), 128);
+    gate.add_permits(1000);
+    setup.bus.until_done(1000).await;
+    setup.stop(&mut tasks).await;
+}

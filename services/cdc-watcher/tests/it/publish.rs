@@ -3,6 +3,7 @@ use std::time::Duration;
 use tidings_domain::{
     Error,
     dead_letter::{DeadLetterSource, reason},
+    message::Message,
     ports::{Clock as _, Position, Queue},
     topic::TopicName,
     wire,
@@ -202,5 +203,22 @@ async fn a_message_that_does_not_fit_is_left_out_of_its_record() {
     let decoded = wire::change::decode(&published[0], setup.memory.clock().now()).unwrap();
     assert_eq!(decoded.item, None);
     assert!(String::from_utf8_lossy(&published[0].body).contains("\"messageBytes\":3000"));
+    setup.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_changes_are_held_to_a_bound_in_bytes() {
+    let mut setup = Setup::new();
+    let large = message(1, &"x".repeat(250 * 1024));
+    (1..=350).for_each(|number| setup.insert(Message { id: message(number, "x").id, ..large.clone() }));
+    *setup.bus.held.lock().unwrap() = Some("x".to_owned());
+    setup.start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(*setup.bus.batches.lock().unwrap(), [256]);
+    *setup.bus.held.lock().unwrap() = None;
+    setup.bus.permits.add_permits(1);
+    setup.until_confirmed().await;
+    assert!(setup.bus.batches.lock().unwrap()[1..].iter().all(|batch| *batch <= 66));
+    assert_eq!(setup.take_published().await.len(), 350);
     setup.stop().await;
 }
