@@ -20,7 +20,7 @@ use crate::{
     auth::Caller,
     content::read_json,
     extract::{Json, Query, optional, page, topic_name},
-    messages::List,
+    message_view::List,
     problem::{Problem, ProblemBody, Result},
     subscriptions::read_json_body,
 };

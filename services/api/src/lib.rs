@@ -14,6 +14,7 @@ mod front_door;
 mod html;
 mod limits;
 mod mailbox;
+mod message_view;
 mod messages;
 mod openapi;
 mod origin;

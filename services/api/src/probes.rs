@@ -1,5 +1,7 @@
 //! Probes, the way in, and what is answered where nothing else is.
 
+use std::future::{Ready, ready};
+
 use axum::{
     extract::State,
     http::{HeaderMap, Method, StatusCode, Uri},
@@ -29,8 +31,8 @@ pub(crate) struct ProbeView {
     get, path = "/healthz", tag = "probes", security(()),
     responses((status = 200, description = "It is", body = ProbeView))
 )]
-pub(crate) async fn healthz() -> Json<ProbeView> {
-    std::future::ready(Json(ProbeView { status: "ok" })).await
+pub(crate) fn healthz() -> Ready<Json<ProbeView>> {
+    ready(Json(ProbeView { status: "ok" }))
 }
 
 /// Whether it can serve.
@@ -41,11 +43,15 @@ pub(crate) async fn healthz() -> Json<ProbeView> {
         (status = 503, description = "Not now", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn readyz(State(api): State<Shared>) -> Result<Json<ProbeView>> {
+pub(crate) fn readyz(State(api): State<Shared>) -> Ready<Result<Json<ProbeView>>> {
+    ready(readiness(&api))
+}
+
+fn readiness(api: &Shared) -> Result<Json<ProbeView>> {
     let report = api.context.health.report();
     if report.ready {
         let status = if report.degraded { "degraded" } else { "ok" };
-        return std::future::ready(Ok(Json(ProbeView { status }))).await;
+        return Ok(Json(ProbeView { status }));
     }
     let waits = |state: &PartState| matches!(state, PartState::Waiting(_) | PartState::Stopped(_));
     let parts: Vec<_> =
@@ -72,7 +78,7 @@ pub(crate) struct Welcome {
     responses((status = 200, description = "Where to go; JSON unless text/html is accepted",
         content((Welcome = "application/json"), (String = "text/html"))))
 )]
-pub(crate) async fn welcome(State(api): State<Shared>, headers: HeaderMap) -> Response {
+pub(crate) fn welcome(State(api): State<Shared>, headers: HeaderMap) -> Ready<Response> {
     let mailbox = api.context.mailbox.as_ref().map(|_| "/mailbox");
     let version = env!("CARGO_PKG_VERSION");
     let answer = if html::is_wanted(&headers) {
@@ -89,7 +95,7 @@ pub(crate) async fn welcome(State(api): State<Shared>, headers: HeaderMap) -> Re
         let publish = "POST /v1/topics/{topic}/messages";
         Json(Welcome { name: "tidings", version, publish, mailbox, openapi: "/openapi.json" }).into_response()
     };
-    std::future::ready(answer).await
+    ready(answer)
 }
 
 /// This description.
@@ -97,19 +103,19 @@ pub(crate) async fn welcome(State(api): State<Shared>, headers: HeaderMap) -> Re
     get, path = "/openapi.json", tag = "probes", security(()),
     responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = Object))
 )]
-pub(crate) async fn openapi() -> Response {
-    std::future::ready(json_bytes(crate::openapi::openapi_json().into())).await
+pub(crate) fn openapi() -> Ready<Response> {
+    ready(json_bytes(crate::openapi::openapi_json().into()))
 }
 
 /// No such path.
-pub(crate) async fn no_such_path(uri: Uri) -> Problem {
+pub(crate) fn no_such_path(uri: Uri) -> Ready<Problem> {
     let detail = format!("there is nothing at {}", uri.path());
     let problem = Problem::not_found("no-such-path", "No such path", detail);
-    std::future::ready(problem.mend("GET /openapi.json lists all paths")).await
+    ready(problem.mend("GET /openapi.json lists all paths"))
 }
 
 /// No such method on this path; the router adds `Allow`.
-pub(crate) async fn no_such_method(method: Method, uri: Uri) -> Problem {
+pub(crate) fn no_such_method(method: Method, uri: Uri) -> Ready<Problem> {
     let path = uri.path();
     let (status, title) = (StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed");
     let problem = if path == "/publishtopic" {
@@ -120,5 +126,5 @@ pub(crate) async fn no_such_method(method: Method, uri: Uri) -> Problem {
         let detail = format!("{method} is not allowed on {path}");
         Problem::new(status, "method-not-allowed", title, detail).mend("the Allow header names what is")
     };
-    std::future::ready(problem).await
+    ready(problem)
 }

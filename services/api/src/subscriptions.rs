@@ -29,7 +29,7 @@ use crate::{
     extract::{IdPath, Json, Query, TopicPath, optional, page, topic_name},
     front_door::RequestTrace,
     limits::{MAX_FORM_BYTES, read_body},
-    messages::List,
+    message_view::List,
     problem::{Problem, ProblemBody, Result},
     publish::known_topic,
 };

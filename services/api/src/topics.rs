@@ -25,7 +25,8 @@ use crate::{
     content::read_json,
     extract::{Json, Query, TopicPath},
     limits::{MAX_FORM_BYTES, read_body},
-    messages::{List, PageQuery},
+    message_view::List,
+    messages::PageQuery,
     problem::{Problem, ProblemBody, Result},
 };
 

@@ -12,12 +12,11 @@ use tidings_domain::{
 
 use crate::world::{Reply, World, epoch};
 
-async fn required() -> World {
+fn required() -> World {
     World::settings(|settings| {
         settings.auth = Auth::Required;
         settings.admin_key = Some(AdminKey::new("root"));
     })
-    .await
 }
 
 async fn make_key(world: &World, text: &str, number: u128, scopes: &[Scope], topics: &[&str]) {
@@ -65,7 +64,7 @@ const CALLS: [(Method, &str); 20] = [
 
 #[tokio::test(start_paused = true)]
 async fn without_a_key_nothing_is_served() {
-    let world = required().await;
+    let world = required();
     make_key(&world, "no-scope", 1, &[], &[]).await;
     for (method, path) in CALLS {
         let reply = world.call(method.clone(), path, &[], "x").await;
@@ -108,7 +107,7 @@ async fn without_a_key_nothing_is_served() {
 
 #[tokio::test(start_paused = true)]
 async fn each_scope_opens_its_own_doors() {
-    let world = required().await;
+    let world = required();
     make_key(&world, "publish", 1, &[Scope::Publish], &[]).await;
     make_key(&world, "read", 2, &[Scope::Read], &[]).await;
     make_key(&world, "orders", 3, &[Scope::Publish, Scope::Read], &["orders"]).await;
@@ -149,7 +148,7 @@ async fn each_scope_opens_its_own_doors() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_is_its_owners() {
-    let world = required().await;
+    let world = required();
     make_key(&world, "a", 1, &[Scope::Publish], &[]).await;
     make_key(&world, "b", 2, &[Scope::Publish], &[]).await;
     let mut ids = Vec::new();
@@ -166,7 +165,7 @@ async fn a_key_is_its_owners() {
 
 #[tokio::test(start_paused = true)]
 async fn a_browser_gives_the_key_as_a_password() {
-    let world = required().await;
+    let world = required();
     let reply = world.get("/mailbox").await;
     assert_eq!(reply.header("www-authenticate"), r#"Basic realm="tidings", charset="UTF-8""#);
     let basic = |password: &str| format!("Basic {}", BASE64_STANDARD.encode(format!("me:{password}")));
@@ -187,8 +186,7 @@ async fn with_keys_off_other_pages_and_names_are_refused() {
     let world = World::settings(|settings| {
         settings.public_url = "https://tidings.example.com".into();
         settings.allowed_hosts = vec!["api".into()];
-    })
-    .await;
+    });
     let post =
         |headers: &'static [(&'static str, &'static str)]| world.call(Method::POST, PUBLISH, headers, "x");
     for own in [

@@ -23,7 +23,7 @@ fn assert_problem(reply: &Reply, status: u16, name: &str, detail: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_carried_is_refused_with_its_reason() {
-    let world = World::new().await;
+    let world = World::new();
     let text = |body: &'static [u8]| world.post(PATH, "text/plain", body);
     assert_problem(&text(b"").await, 400, "empty", "the text is empty: send at least one byte");
     let reply = text(b"ab\xff\xfe").await;
@@ -46,7 +46,7 @@ async fn what_cannot_be_carried_is_refused_with_its_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_too_large_is_read_to_its_end_and_refused() {
-    let world = World::new().await;
+    let world = World::new();
     assert_eq!(world.post(PATH, "text/plain", "x".repeat(MAX)).await.status, StatusCode::ACCEPTED);
     let reply = world.post(PATH, "text/plain", "x".repeat(MAX + 1)).await;
     let detail = "the body has more than the 261120 bytes that are taken here";
@@ -88,7 +88,7 @@ async fn what_is_too_large_is_read_to_its_end_and_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_trickles_is_given_up() {
-    let world = World::new().await;
+    let world = World::new();
     let bytes = stream::iter(0..1_000).then(|_| async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok::<_, std::io::Error>(Bytes::from_static(b"x"))
@@ -105,7 +105,7 @@ async fn a_body_that_trickles_is_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn topics_that_are_not() {
-    let world = World::new().await;
+    let world = World::new();
     let reply = world.post("/v1/topics/orders/messages", "text/plain", "x").await;
     assert_eq!(reply.status, StatusCode::NOT_FOUND);
     assert_eq!(
@@ -134,7 +134,7 @@ async fn topics_that_are_not() {
 
 #[tokio::test(start_paused = true)]
 async fn types_that_are_not_taken() {
-    let world = World::new().await;
+    let world = World::new();
     let reply = world.post(PATH, "application/xml", "<x/>").await;
     assert_eq!(reply.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert_eq!(
@@ -162,7 +162,7 @@ async fn types_that_are_not_taken() {
 
 #[tokio::test(start_paused = true)]
 async fn json_that_is_wrong_is_told_where() {
-    let world = World::new().await;
+    let world = World::new();
     let post = |body: &'static str| world.post(PATH, "application/json", body);
     let reply = post("{\n  \"message\": \"x\",\n  \"subject\": oops\n}").await;
     assert_eq!(reply.status, StatusCode::BAD_REQUEST);
@@ -213,7 +213,7 @@ async fn json_that_is_wrong_is_told_where() {
 
 #[tokio::test(start_paused = true)]
 async fn parameters_that_are_wrong_are_named() {
-    let world = World::new().await;
+    let world = World::new();
     for (path, name, detail) in [
         ("/v1/messages?limit=0", "bad-parameter", "limit is 1 to 250, not 0"),
         ("/v1/messages?limit=251", "bad-parameter", "limit is 1 to 250, not 251"),

@@ -14,7 +14,7 @@ const NDJSON: &str = "application/x-ndjson";
 
 #[tokio::test(start_paused = true)]
 async fn one_bad_line_among_a_thousand() {
-    let world = World::new().await;
+    let world = World::new();
     let line = |at: usize| match at {
         500 => "{\"message\": \"x\", oops}\n".to_owned(),
         at => format!("{{\"message\": \"number {at}\"}}\n"),
@@ -62,7 +62,7 @@ async fn one_bad_line_among_a_thousand() {
 
 #[tokio::test(start_paused = true)]
 async fn each_line_has_its_own_key() {
-    let world = World::new().await;
+    let world = World::new();
     let body = "{\"message\": \"a\", \"idempotency_key\": \"k\"}\n\
                 {\"message\": \"a\", \"idempotency_key\": \"k\"}\n\
                 {\"message\": \"b\", \"idempotency_key\": \"k\"}\n\
@@ -83,7 +83,7 @@ async fn each_line_has_its_own_key() {
 
 #[tokio::test(start_paused = true)]
 async fn the_whole_fails_by_size_count_key_and_topic() {
-    let world = World::new().await;
+    let world = World::new();
     let line = "{\"message\": \"x\"}\n";
     assert_eq!(world.post(PATH, NDJSON, line.repeat(1_001)).await.problem(), "too-many-lines");
     let large = format!("{{\"message\": \"{}\"}}\n", "x".repeat(200_000)).repeat(22);
@@ -104,8 +104,7 @@ async fn n_messages_cost_n() {
     let world = World::settings(|settings| {
         settings.publish_per_second = 1;
         settings.publish_burst = 10;
-    })
-    .await;
+    });
     let line = "{\"message\": \"x\"}\n";
     assert_eq!(world.post(PATH, NDJSON, line.repeat(8)).await.status, StatusCode::OK);
     let reply = world.post(PATH, NDJSON, line.repeat(5)).await;
@@ -115,7 +114,7 @@ async fn n_messages_cost_n() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unconfirmed_line_is_a_problem_with_its_id() {
-    let world = stubbed(|at| Some(if at == 1 { Err(Error::unknown("no confirm")) } else { Ok(()) })).await;
+    let world = stubbed(|at| Some(if at == 1 { Err(Error::unknown("no confirm")) } else { Ok(()) }));
     let reply = world.post(PATH, NDJSON, "{\"message\": \"x\"}\n".repeat(3)).await;
     assert_eq!(reply.status, StatusCode::OK);
     let results = reply.json()["results"].clone();
@@ -123,7 +122,7 @@ async fn an_unconfirmed_line_is_a_problem_with_its_id() {
     assert_eq!(results[1]["problem"]["type"], "urn:tidings:problem:outcome-unknown");
     assert!(results[1]["problem"]["id"].is_string());
 
-    let world = stubbed(|_| Some(Err(Error::unavailable("away")))).await;
+    let world = stubbed(|_| Some(Err(Error::unavailable("away"))));
     let reply = world.post(PATH, NDJSON, "{\"message\": \"x\"}\n{}\n").await;
     assert_eq!((reply.status, reply.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "1"));
     assert_eq!(reply.problem(), "not-accepted");

@@ -21,7 +21,7 @@ async fn settle() {
 async fn an_api_that_never_read_the_catalog_is_not_ready() {
     let memory = Memory::new(Options { delay_ms: 0, ..Options::new(1) });
     memory.set_away(Part::Store, true);
-    let world = World::over(memory, Setup::default()).await;
+    let world = World::over(memory, Setup::default());
     settle().await;
     let reply = world.get("/readyz").await;
     assert_eq!((reply.status, reply.problem().as_str()), (StatusCode::SERVICE_UNAVAILABLE, "not-ready"));
@@ -38,7 +38,7 @@ async fn an_api_that_never_read_the_catalog_is_not_ready() {
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_serves_for_an_hour() {
-    let world = World::new().await;
+    let world = World::new();
     settle().await;
     world.memory.set_away(Part::Store, true);
     settle().await;
@@ -58,7 +58,7 @@ async fn a_copy_serves_for_an_hour() {
 
 #[tokio::test(start_paused = true)]
 async fn what_another_api_made_is_looked_up_once() {
-    let world = World::new().await;
+    let world = World::new();
     let orders = TopicName::parse("orders").unwrap();
     let post = || world.post("/v1/topics/orders/messages", "text/plain", "x");
     assert_eq!(post().await.problem(), "unknown-topic");
@@ -72,7 +72,7 @@ async fn what_another_api_made_is_looked_up_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_binding_is_found_without_a_publish() {
-    let world = World::new().await;
+    let world = World::new();
     settle().await;
     world.memory.unbind();
     assert_ne!(world.memory.topology().verify(&[messages()]).await.unwrap(), []);
@@ -82,7 +82,7 @@ async fn a_lost_binding_is_found_without_a_publish() {
 
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_is_away_degrades_and_comes_back() {
-    let world = World::new().await;
+    let world = World::new();
     settle().await;
     world.memory.set_away(Part::Bus, true);
     settle().await;
@@ -94,7 +94,7 @@ async fn a_broker_that_is_away_degrades_and_comes_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_ends_the_work_in_the_background() {
-    let mut world = World::new().await;
+    let mut world = World::new();
     settle().await;
     world.shutdown.request();
     let ended = tokio::time::timeout(Duration::from_secs(5), world.tasks.join_next()).await.unwrap();

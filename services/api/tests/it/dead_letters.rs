@@ -29,7 +29,7 @@ fn letter(number: u128, source: DeadLetterSource, reason: &str) -> DeadLetter {
 }
 
 async fn world() -> World {
-    let world = World::new().await;
+    let world = World::new();
     let letters = vec![
         letter(1, DeadLetterSource::Items, "conflict"),
         letter(2, DeadLetterSource::Items, "undecodable"),

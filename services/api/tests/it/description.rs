@@ -30,7 +30,7 @@ fn described() -> Vec<(String, BTreeSet<String>)> {
 
 #[tokio::test(start_paused = true)]
 async fn every_described_call_is_there_and_no_other() {
-    let world = World::new().await;
+    let world = World::new();
     let described = described();
     assert_eq!(described.len(), 23);
     for (path, mut methods) in described {
@@ -48,7 +48,7 @@ async fn every_described_call_is_there_and_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_served_as_openapi_3_1_and_says_how_each_call_is_answered() {
-    let reply = World::new().await.get("/openapi.json").await;
+    let reply = World::new().get("/openapi.json").await;
     let json = reply.json();
     assert_eq!((reply.header("content-type"), &json["openapi"]), ("application/json", &"3.1.0".into()));
     let text = reply.text();

@@ -7,7 +7,7 @@ use crate::world::World;
 
 #[tokio::test(start_paused = true)]
 async fn paths_and_methods_that_are_not() {
-    let world = World::new().await;
+    let world = World::new();
     let reply = world.get("/v1/nothing").await;
     assert_eq!(reply.status, StatusCode::NOT_FOUND);
     assert_eq!(
@@ -41,7 +41,7 @@ async fn paths_and_methods_that_are_not() {
 
 #[tokio::test(start_paused = true)]
 async fn every_answer_has_a_request_id() {
-    let world = World::new().await;
+    let world = World::new();
     let own = world.call(Method::GET, "/v1/messages", &[("x-request-id", "req-1.A_b")], "").await;
     assert_eq!(own.header("x-request-id"), "req-1.A_b");
     let long = "x".repeat(65);
@@ -66,7 +66,7 @@ async fn every_answer_has_a_request_id() {
 
 #[tokio::test(start_paused = true)]
 async fn too_many_at_once_are_told_to_come_back() {
-    let world = World::settings(|settings| settings.max_concurrent_requests = 1).await;
+    let world = World::settings(|settings| settings.max_concurrent_requests = 1);
     let slow = axum::body::Body::from_stream(futures::stream::pending::<
         Result<axum::body::Bytes, std::io::Error>,
     >());
@@ -84,7 +84,7 @@ async fn too_many_at_once_are_told_to_come_back() {
 
 #[tokio::test(start_paused = true)]
 async fn the_way_in_says_where_to_go() {
-    let world = World::new().await;
+    let world = World::new();
     let json = world.get("/").await.json();
     assert_eq!(
         (&json["name"], &json["mailbox"], &json["openapi"]),

@@ -32,7 +32,7 @@ impl World {
 
 #[tokio::test(start_paused = true)]
 async fn a_mail_is_found_and_read() {
-    let world = World::new().await;
+    let world = World::new();
     world.catch("ann@example.com", SOURCE).await;
     world.catch("bob@example.com", "Subject: Plain\r\n\r\nHello Bob\r\n").await;
     let json = world.get("/mailbox").await.json();
@@ -70,7 +70,7 @@ async fn a_mail_is_found_and_read() {
 
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_clicks_through_it() {
-    let world = World::new().await;
+    let world = World::new();
     world.catch("ann@example.com", SOURCE).await;
     let list = world.browse_mail("/mailbox").await;
     assert_eq!(list.header("content-type"), "text/html; charset=utf-8");
@@ -94,7 +94,7 @@ async fn a_newcomer_clicks_through_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_with_the_mail() {
-    let world = World::new().await;
+    let world = World::new();
     world.catch("bob@example.com", SOURCE).await;
     let began = tokio::time::Instant::now();
     let (found, ()) = tokio::join!(world.get("/mailbox?to=ann%40example.com&wait=10s"), async {
@@ -112,7 +112,7 @@ async fn a_wait_ends_with_the_mail() {
 
 #[tokio::test(start_paused = true)]
 async fn where_mails_go_to_smtp_there_is_none() {
-    let world = World::with(Setup { mailbox: false, ..Setup::default() }).await;
+    let world = World::with(Setup { mailbox: false, ..Setup::default() });
     for path in ["/mailbox", "/mailbox/1", "/mailbox/1/source", "/mailbox/1/html"] {
         let reply = world.get(path).await;
         assert_eq!((reply.status, reply.problem().as_str()), (StatusCode::NOT_FOUND, "no-mailbox"), "{path}");

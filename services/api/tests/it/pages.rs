@@ -37,7 +37,7 @@ impl World {
 
 #[tokio::test(start_paused = true)]
 async fn a_page_with_one_button_confirms_and_another_ends_it() {
-    let world = World::new().await;
+    let world = World::new();
     let id = world.pending().await;
     let confirm = format!("/confirm/{}", world.token(id, Act::Confirm, 1));
     let page = world.browse(Method::GET, &confirm).await;
@@ -81,7 +81,7 @@ async fn a_page_with_one_button_confirms_and_another_ends_it() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_browser_the_answer_is_json() {
-    let world = World::new().await;
+    let world = World::new();
     let id = world.pending().await;
     let path = format!("/confirm/{}", world.token(id, Act::Confirm, 1));
     assert_eq!(
@@ -94,7 +94,7 @@ async fn without_a_browser_the_answer_is_json() {
 
 #[tokio::test(start_paused = true)]
 async fn guessed_and_expired_links_are_told_apart() {
-    let world = World::new().await;
+    let world = World::new();
     let id = world.pending().await;
     let good = world.token(id, Act::Confirm, 1);
     let other_act = world.token(id, Act::Unsubscribe, 1);
@@ -130,7 +130,7 @@ async fn guessed_and_expired_links_are_told_apart() {
 
 #[tokio::test(start_paused = true)]
 async fn a_later_request_makes_the_earlier_link_stale() {
-    let world = World::new().await;
+    let world = World::new();
     let id = world.pending().await;
     let first = world.token(id, Act::Confirm, 1);
     tokio::time::advance(tidings_domain::subscription::CONFIRMATION_WINDOW).await;
@@ -145,7 +145,7 @@ async fn a_later_request_makes_the_earlier_link_stale() {
 
 #[tokio::test(start_paused = true)]
 async fn one_click_ends_it_at_once_and_always_says_the_same() {
-    let world = World::new().await;
+    let world = World::new();
     let id = world.pending().await;
     let path = format!("/unsubscribe/{}", world.token(id, Act::Unsubscribe, 1));
     let form = "List-Unsubscribe=One-Click";

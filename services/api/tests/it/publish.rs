@@ -25,7 +25,7 @@ const PATH: &str = "/v1/topics/messages/messages";
 
 #[tokio::test(start_paused = true)]
 async fn a_text_is_taken_as_it_is() {
-    let world = World::new().await;
+    let world = World::new();
     let text = "hello ]]> <b>&amp;</b> 🎉\r\n\tx";
     let reply = world.post(PATH, "text/markdown; charset=UTF-8", text).await;
     assert_eq!(reply.status, StatusCode::ACCEPTED);
@@ -57,7 +57,7 @@ async fn a_text_is_taken_as_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn curl_d_and_no_type_at_all_are_text() {
-    let world = World::new().await;
+    let world = World::new();
     world.post(PATH, "application/x-www-form-urlencoded", "a=b&c=%20").await;
     world.call(Method::POST, PATH, &[], "bare").await;
     let queued = world.queued().await;
@@ -73,7 +73,7 @@ async fn curl_d_and_no_type_at_all_are_text() {
 
 #[tokio::test(start_paused = true)]
 async fn json_has_a_subject_and_attributes_beside_the_message() {
-    let world = World::new().await;
+    let world = World::new();
     let body = r#"{"message": {"n": 1.50, "s":"é"}, "subject": "Paid", "attributes": {"customer": "acme", "tags": ["a", 1]}}"#;
     let reply = world.post(PATH, "application/json", body).await;
     assert_eq!(reply.status, StatusCode::ACCEPTED, "{}", reply.text());
@@ -87,7 +87,7 @@ async fn json_has_a_subject_and_attributes_beside_the_message() {
 
 #[tokio::test(start_paused = true)]
 async fn publishtopic_answers_as_it_always_did() {
-    let world = World::new().await;
+    let world = World::new();
     for content_type in ["text/plain", "application/json", "application/x-www-form-urlencoded", "image/x-odd"]
     {
         let reply = world.post("/publishtopic", content_type, r#"{"any": "text"}"#).await;
@@ -112,7 +112,7 @@ async fn publishtopic_answers_as_it_always_did() {
 
 #[tokio::test(start_paused = true)]
 async fn the_same_key_is_the_same_message() {
-    let world = World::new().await;
+    let world = World::new();
     let send = |key: &'static str, topic: &'static str, text: &'static str| {
         let path = format!("/v1/topics/{topic}/messages");
         let world = &world;
@@ -158,7 +158,7 @@ fn tracing() -> (Telemetry, SdkTracerProvider) {
 #[tokio::test(start_paused = true)]
 async fn the_clients_trace_goes_on_and_garbage_begins_a_new_one() {
     let (telemetry, _provider) = tracing();
-    let world = World::with(Setup { telemetry, ..Setup::default() }).await;
+    let world = World::with(Setup { telemetry, ..Setup::default() });
     let came = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     for traceparent in [came, "garbage", "00-00000000000000000000000000000000-0000000000000000-00"] {
         let reply = world.call(Method::POST, PATH, &[("traceparent", traceparent)], "x").await;
@@ -171,7 +171,7 @@ async fn the_clients_trace_goes_on_and_garbage_begins_a_new_one() {
     assert_ne!(sent[0][36..52], came[36..52], "the publish is a span of its own");
     assert_ne!(sent[1][3..35], sent[2][3..35]);
 
-    let world = World::new().await;
+    let world = World::new();
     world.call(Method::POST, PATH, &[("traceparent", "garbage")], "x").await;
     world.call(Method::POST, PATH, &[("traceparent", came)], "x").await;
     let queued = world.queued().await;
@@ -204,14 +204,14 @@ impl Bus for Stub {
     }
 }
 
-pub(crate) async fn stubbed(outcome: fn(usize) -> Option<Result<()>>) -> World {
-    World::with(Setup { bus: Some(Arc::new(Stub(outcome))), ..Setup::default() }).await
+pub(crate) fn stubbed(outcome: fn(usize) -> Option<Result<()>>) -> World {
+    World::with(Setup { bus: Some(Arc::new(Stub(outcome))), ..Setup::default() })
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_confirm_there_is_no_202() {
     let late = |_| Some(Err(Error::unknown("no confirm").with_retry_after(Duration::from_secs(3))));
-    let world = stubbed(late).await;
+    let world = stubbed(late);
     let reply = world.call(Method::POST, PATH, &[("idempotency-key", "k")], "x").await;
     assert_eq!((reply.status, reply.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "3"));
     assert_eq!(
@@ -232,7 +232,7 @@ async fn without_a_confirm_there_is_no_202() {
         (|_| Some(Err(Error::rejected("too large"))), 422, "refused-by-broker"),
         (|_| None, 503, "outcome-unknown"),
     ] {
-        let reply = stubbed(outcome).await.post(PATH, "text/plain", "x").await;
+        let reply = stubbed(outcome).post(PATH, "text/plain", "x").await;
         assert_eq!((reply.status.as_u16(), reply.problem().as_str()), (status, problem));
         assert!(reply.json()["id"].is_string());
         assert_eq!(reply.headers.contains_key("retry-after"), status == 503);
@@ -241,7 +241,7 @@ async fn without_a_confirm_there_is_no_202() {
 
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_hangs_is_given_up_in_time() {
-    let world = stubbed(|_| None).await;
+    let world = stubbed(|_| None);
     let began = tokio::time::Instant::now();
     assert_eq!(world.post(PATH, "text/plain", "x").await.problem(), "outcome-unknown");
     assert_eq!(began.elapsed().as_secs(), 10);
@@ -249,7 +249,7 @@ async fn a_broker_that_hangs_is_given_up_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_message_gives_its_key_back() {
-    let world = stubbed(|_| Some(Err(Error::rejected("too large")))).await;
+    let world = stubbed(|_| Some(Err(Error::rejected("too large"))));
     for text in ["one", "two"] {
         let reply = world.call(Method::POST, PATH, &[("idempotency-key", "k")], text).await;
         assert_eq!(reply.problem(), "refused-by-broker");
@@ -258,7 +258,7 @@ async fn a_refused_message_gives_its_key_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_binding_is_mended_on_the_way() {
-    let world = World::new().await;
+    let world = World::new();
     world.publish("before").await;
     world.memory.unbind();
     world.publish("after").await;
@@ -267,7 +267,7 @@ async fn a_missing_binding_is_mended_on_the_way() {
 
 #[tokio::test(start_paused = true)]
 async fn accepting_needs_only_the_broker() {
-    let world = World::new().await;
+    let world = World::new();
     world.publish("before").await;
     world.memory.set_away(Part::Store, true);
     world.publish("while the store is away").await;
@@ -284,8 +284,7 @@ async fn a_publisher_that_is_too_fast_waits() {
     let world = World::settings(|settings| {
         settings.publish_per_second = 2;
         settings.publish_burst = 3;
-    })
-    .await;
+    });
     for _ in 0..3 {
         world.publish("x").await;
     }
@@ -298,7 +297,7 @@ async fn a_publisher_that_is_too_fast_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_is_a_500_and_the_next_request_is_served() {
-    let world = stubbed(|_| panic!("a planted fault")).await;
+    let world = stubbed(|_| panic!("a planted fault"));
     let reply = world.post(PATH, "text/plain", "x").await;
     assert_eq!((reply.status, reply.problem().as_str()), (StatusCode::INTERNAL_SERVER_ERROR, "fault"));
     assert!(!reply.text().contains("planted"));

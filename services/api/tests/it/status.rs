@@ -76,7 +76,7 @@ fn state(json: &Value) -> (&str, &str) {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_goes_from_accepted_to_done() {
-    let world = World::new().await;
+    let world = World::new();
     let subscription = world.subscribe("ann@example.com").await;
     let id = world.publish("hello").await;
     let path = format!("/v1/messages/{id}");
@@ -146,7 +146,7 @@ async fn a_message_goes_from_accepted_to_done() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_to_mail_is_said_in_words() {
-    let world = World::new().await;
+    let world = World::new();
     let id = world.publish("hello").await;
     world.store().await;
     world.plan(id, &[]).await;
@@ -161,7 +161,7 @@ async fn nobody_to_mail_is_said_in_words() {
 
 #[tokio::test(start_paused = true)]
 async fn what_nothing_is_known_of() {
-    let world = World::new().await;
+    let world = World::new();
     let id = "018f0000-0000-7000-8000-000000000000";
     for path in [format!("/v1/messages/{id}"), format!("/v1/messages/{id}/deliveries")] {
         let reply = world.get(&path).await;
@@ -182,7 +182,7 @@ async fn what_nothing_is_known_of() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_when_it_is_done_or_past_a_state() {
-    let world = World::new().await;
+    let world = World::new();
     let id = world.publish("hello").await;
     let began = tokio::time::Instant::now();
     let path = format!("/v1/messages/{id}?wait=30s");
@@ -203,7 +203,7 @@ async fn a_wait_ends_when_it_is_done_or_past_a_state() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_at_its_time_and_has_a_most() {
-    let world = World::new().await;
+    let world = World::new();
     let id = world.publish("hello").await;
     for (wait, seconds) in [("2s", 2), ("9m", 60)] {
         let began = tokio::time::Instant::now();
@@ -218,7 +218,7 @@ async fn a_wait_ends_at_its_time_and_has_a_most() {
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_who_wait_are_all_answered() {
-    let world = World::new().await;
+    let world = World::new();
     let mut ids = Vec::new();
     for _ in 0..1_000 {
         ids.push(world.publish("x").await);
@@ -242,7 +242,7 @@ async fn a_thousand_who_wait_are_all_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_survives_a_store_that_is_away_for_a_while() {
-    let world = World::new().await;
+    let world = World::new();
     let id = world.publish("hello").await;
     let path = format!("/v1/messages/{id}?wait=30s");
     let (reply, ()) = tokio::join!(world.get(&path), async {
@@ -261,7 +261,7 @@ async fn a_wait_survives_a_store_that_is_away_for_a_while() {
 
 #[tokio::test(start_paused = true)]
 async fn too_many_who_wait_are_told_so_and_others_are_served() {
-    let world = World::settings(|settings| settings.max_concurrent_waits = 1).await;
+    let world = World::settings(|settings| settings.max_concurrent_waits = 1);
     let id = world.publish("hello").await;
     let path = format!("/v1/messages/{id}?wait=10s");
     let (first, second, plain) = tokio::join!(world.get(&path), world.get(&path), world.get("/v1/messages"));
@@ -273,7 +273,7 @@ async fn too_many_who_wait_are_told_so_and_others_are_served() {
 
 #[tokio::test(start_paused = true)]
 async fn messages_are_listed_newest_first_in_pages() {
-    let world = World::new().await;
+    let world = World::new();
     let mut ids = Vec::new();
     for text in ["one", "two", "three"] {
         ids.push(world.publish(text).await.to_string());

@@ -19,8 +19,7 @@ async fn keyed() -> World {
     let world = World::settings(|settings| {
         settings.auth = Auth::Required;
         settings.admin_key = Some(AdminKey::new("root"));
-    })
-    .await;
+    });
     let key = ApiKey {
         id: ApiKeyId(uuid::Uuid::from_u128(1)),
         hash: KeyHash::of("form"),
@@ -62,7 +61,7 @@ async fn everyone_gets_the_same_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn an_admin_sees_what_was_made() {
-    let world = World::new().await;
+    let world = World::new();
     let body = json!({"email": "Ann@BÜCHER.example", "filter": {"customer": ["acme", 1, true]}}).to_string();
     let reply = world.post(PATH, JSON, body).await;
     assert_eq!(reply.status, StatusCode::ACCEPTED, "{}", reply.text());
@@ -82,7 +81,7 @@ async fn an_admin_sees_what_was_made() {
 
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_wishes_are_one_mail() {
-    let world = World::new().await;
+    let world = World::new();
     let mut id = None;
     for _ in 0..10_000 {
         let reply = world.post(PATH, JSON, r#"{"email": "ann@example.com"}"#).await;
@@ -98,7 +97,7 @@ async fn ten_thousand_wishes_are_one_mail() {
 
 #[tokio::test(start_paused = true)]
 async fn addresses_and_filters_that_are_not() {
-    let world = World::new().await;
+    let world = World::new();
     for email in [
         "ann@example.com\r\nBcc: eve@example.com",
         "ann@example.com, eve@example.com",
@@ -130,7 +129,7 @@ async fn addresses_and_filters_that_are_not() {
 
 #[tokio::test(start_paused = true)]
 async fn they_are_listed_read_and_removed() {
-    let world = World::new().await;
+    let world = World::new();
     for (email, confirmed) in [("a@example.com", true), ("b@example.com", false)] {
         world.post(PATH, JSON, json!({"email": email, "confirmed": confirmed}).to_string()).await;
     }

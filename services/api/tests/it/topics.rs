@@ -9,7 +9,7 @@ use crate::world::{World, epoch};
 
 #[tokio::test(start_paused = true)]
 async fn a_topic_is_made_read_listed_and_removed() {
-    let world = World::new().await;
+    let world = World::new();
     assert_eq!(world.get("/v1/topics/orders").await.problem(), "unknown-topic");
     let reply = world.call(Method::PUT, "/v1/topics/orders", &[], r#"{"subject": "New order"}"#).await;
     assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text());
@@ -45,7 +45,7 @@ async fn a_topic_is_made_read_listed_and_removed() {
 
 #[tokio::test(start_paused = true)]
 async fn the_topology_stands_before_the_row() {
-    let world = World::new().await;
+    let world = World::new();
     world.publish("reads the catalog").await;
     world.memory.set_away(Part::Bus, true);
     let reply = world.call(Method::PUT, "/v1/topics/orders", &[], "").await;
@@ -59,7 +59,7 @@ async fn the_topology_stands_before_the_row() {
 
 #[tokio::test(start_paused = true)]
 async fn bad_subjects_and_fields_make_no_topic() {
-    let world = World::new().await;
+    let world = World::new();
     for (body, problem) in [
         (r#"{"subject": "a\nb"}"#, "bad-subject"),
         (r#"{"subject": ""}"#, "bad-subject"),

@@ -82,22 +82,22 @@ pub(crate) struct World {
 pub(crate) const SECRET: [u8; 32] = [7; 32];
 
 impl World {
-    pub(crate) async fn new() -> Self {
-        Self::with(Setup::default()).await
+    pub(crate) fn new() -> Self {
+        Self::with(Setup::default())
     }
 
-    pub(crate) async fn settings(change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) fn settings(change: impl FnOnce(&mut Settings)) -> Self {
         let mut setup = Setup::default();
         change(&mut setup.settings);
-        Self::with(setup).await
+        Self::with(setup)
     }
 
-    pub(crate) async fn with(setup: Setup) -> Self {
+    pub(crate) fn with(setup: Setup) -> Self {
         let memory = Memory::new(Options { delay_ms: 0, ..Options::new(1) });
-        Self::over(memory, setup).await
+        Self::over(memory, setup)
     }
 
-    pub(crate) async fn over(memory: Memory, setup: Setup) -> Self {
+    pub(crate) fn over(memory: Memory, setup: Setup) -> Self {
         let (clock, health, shutdown) = (memory.clock(), Health::new(), Shutdown::default());
         let api = Api::new(Context {
             bus: setup.bus.unwrap_or_else(|| memory.bus()),
