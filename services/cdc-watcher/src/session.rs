@@ -106,10 +106,8 @@ impl<'a> Session<'a> {
         self.publishing.len() < most && ahead && self.bytes < MOST_BYTES
     }
 
-    /// How many changes to read: the larger the last ones were, the fewer.
     fn batch(&self) -> usize {
-        let fit = usize::try_from(MOST_BYTES / 2 / self.average_bytes.max(1)).unwrap_or(usize::MAX);
-        fit.clamp(1, self.settings.batch.max(1))
+        fitting(self.average_bytes, self.settings.batch)
     }
 
     fn captured(&mut self, captured: Vec<Captured>, began: Instant, shutdown: &Shutdown) -> Result<()> {
@@ -183,6 +181,12 @@ impl<'a> Session<'a> {
     }
 }
 
+/// How many changes to read: the larger the last ones were, the fewer.
+fn fitting(average_bytes: u64, most: usize) -> usize {
+    let fit = usize::try_from(MOST_BYTES / 2 / average_bytes.max(1)).unwrap_or(usize::MAX);
+    fit.clamp(1, most.max(1))
+}
+
 fn size_bytes(captured: &Captured) -> u64 {
     captured.content.as_ref().map_or_else(|(bytes, _)| bytes.len() as u64, |change| change.size_bytes)
 }
@@ -208,5 +212,18 @@ async fn at(when: Option<Instant>) {
     match when {
         Some(when) => tokio::time::sleep_until(when).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_changes_are_read_in_small_batches() {
+        assert_eq!(fitting(500, 256), 256);
+        assert_eq!(fitting(250 * 1024, 256), 65);
+        assert_eq!(fitting(MOST_BYTES, 256), 1);
+        assert_eq!(fitting(0, 0), 1);
     }
 }

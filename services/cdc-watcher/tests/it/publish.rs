@@ -210,15 +210,15 @@ async fn a_message_that_does_not_fit_is_left_out_of_its_record() {
 async fn large_changes_are_held_to_a_bound_in_bytes() {
     let mut setup = Setup::new();
     let large = message(1, &"x".repeat(250 * 1024));
-    (1..=350).for_each(|number| setup.insert(Message { id: message(number, "x").id, ..large.clone() }));
-    *setup.bus.held.lock().unwrap() = Some("x".to_owned());
+    (1..=140).for_each(|number| setup.insert(Message { id: message(number, "x").id, ..large.clone() }));
+    *setup.bus.held.lock().unwrap() = Some("xxx".to_owned());
     setup.start();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(*setup.bus.batches.lock().unwrap(), [256]);
-    *setup.bus.held.lock().unwrap() = None;
+    setup.insert_all([141]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(*setup.bus.batches.lock().unwrap(), [140], "a second batch was begun beside 34 MiB");
     setup.bus.permits.add_permits(1);
     setup.until_confirmed().await;
-    assert!(setup.bus.batches.lock().unwrap()[1..].iter().all(|batch| *batch <= 66));
-    assert_eq!(setup.take_published().await.len(), 350);
+    assert_eq!(setup.take_published().await.len(), 141);
     setup.stop().await;
 }
