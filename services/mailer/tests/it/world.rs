@@ -13,7 +13,7 @@ use tidings_domain::{
     item::{Change, Item},
     message::{Message, TEXT_PLAIN},
     page::PageRequest,
-    ports::{Clock, NewItem, Queue},
+    ports::{Clock, Mail, NewItem, Queue},
     subscription::{Subscription, SubscriptionRequest},
     text::{Subject, Text},
     topic::TopicName,
@@ -48,6 +48,11 @@ impl Mailer {
         self.task.shutdown().await;
     }
 
+    /// It ends by itself.
+    pub(crate) async fn ended(mut self) -> tidings_domain::Result<()> {
+        self.task.join_next().await.unwrap().unwrap()
+    }
+
     /// It is asked to stop; how long that took.
     pub(crate) async fn stop(mut self) -> Duration {
         let began = Instant::now();
@@ -71,6 +76,10 @@ impl World {
     }
 
     pub(crate) fn start(&self) -> Mailer {
+        self.start_with(Arc::new(self.office.clone()), Telemetry::none())
+    }
+
+    pub(crate) fn start_with(&self, mail: Arc<dyn Mail>, telemetry: Telemetry) -> Mailer {
         let context = Context {
             bus: self.memory.bus(),
             items: self.memory.items(),
@@ -78,11 +87,11 @@ impl World {
             deliveries: self.memory.deliveries(),
             catalog: self.memory.catalog(),
             dead_letters: self.memory.dead_letters(),
-            mail: Arc::new(self.office.clone()),
+            mail,
             clock: Arc::new(self.clock),
             entropy: Arc::clone(&self.entropy) as _,
             health: self.health.clone(),
-            telemetry: Telemetry::none(),
+            telemetry,
             secret: tidings_domain::token::Secret::new([7; 32]),
             settings: self.settings.clone(),
         };
