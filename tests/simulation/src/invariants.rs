@@ -91,12 +91,8 @@ impl Account {
     }
 
     /// Whether there is, or was, a letter of `source` with this body.
-    fn has_letter_with(&self, source: DeadLetterSource, reason: Option<&str>, body: &[u8]) -> bool {
-        self.letters().any(|letter| {
-            letter.source == source
-                && letter.body == body
-                && reason.is_none_or(|reason| letter.reason == reason)
-        })
+    fn has_letter_with(&self, source: DeadLetterSource, body: &[u8]) -> bool {
+        self.letters().any(|letter| letter.source == source && letter.body == body)
     }
 
     /// Whether the notification of `item` cannot go on, and that is to be seen.
