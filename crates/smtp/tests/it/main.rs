@@ -6,6 +6,7 @@
 mod bound;
 mod cancel;
 mod failures;
+mod tls;
 
 use std::time::Duration;
 
