@@ -118,11 +118,16 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let tracers =
             std::mem::take(&mut *self.tracers.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        for (service, provider) in tracers {
-            if let Err(error) = provider.shutdown_with_timeout(FLUSH) {
-                tracing::warn!(service, error = %error, "the last spans could not be exported");
+        // Side by side, so that a collector that hangs is waited for once.
+        std::thread::scope(|scope| {
+            for (service, provider) in &tracers {
+                scope.spawn(move || {
+                    if let Err(error) = provider.shutdown_with_timeout(FLUSH) {
+                        tracing::warn!(service, error = %error, "the last spans could not be exported");
+                    }
+                });
             }
-        }
+        });
         if let Err(error) = self.meters.shutdown() {
             tracing::debug!(error = %error, "metrics ended with an error");
         }

@@ -2,4 +2,5 @@
 
 mod lifecycle;
 mod pipeline;
+mod smtp;
 mod trace;
