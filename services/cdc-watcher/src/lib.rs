@@ -4,6 +4,7 @@
 //! It knows ports only. [`run`] owns everything that it starts: dropping its future is a crash and leaves nothing behind.
 
 mod backlog;
+mod flow;
 mod frontier;
 mod letter;
 mod publish;

@@ -27,7 +27,7 @@ pub(crate) async fn run(context: Context, shutdown: Shutdown) -> Result<()> {
             Some(Ok(stream)) => {
                 gap.record(0, &[]);
                 part.up();
-                let mut session = Session::new(&publisher, &context.settings, stream);
+                let mut session = Session::new(Arc::clone(&publisher), &context.settings, stream);
                 let ended = session.run(&shutdown).await;
                 if session.progress {
                     failures = 0;

@@ -247,7 +247,6 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        self.progress |= done > 0;
         self.metrics.done(done);
         self.metrics.retried(again);
         if let Some(detail) = failure {
@@ -291,7 +290,6 @@ impl<'a> Session<'a> {
     fn buried(&mut self, burial: Burial) {
         match burial.result {
             Ok(()) => {
-                self.progress = true;
                 for (lease, reason) in burial.entries {
                     self.metrics.dead_letter(reason);
                     self.settle(lease, Settlement::Done);
@@ -322,6 +320,7 @@ impl<'a> Session<'a> {
     }
 
     fn settled(&mut self, settled: Settled) {
+        self.progress |= settled.done > 0;
         self.metrics.leases_lost(settled.lost);
         self.metrics.settle_failures(settled.failed);
         if settled.lost > 0 {

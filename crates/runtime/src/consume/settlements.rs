@@ -17,12 +17,15 @@ type Answers = Vec<Result<()>>;
 #[derive(Default)]
 pub(super) struct Settlements {
     waiting: Vec<(Lease, Settlement)>,
-    under_way: Option<BoxFuture<'static, Answers>>,
+    /// How many of the call under way say done (those come first), and the call.
+    under_way: Option<(usize, BoxFuture<'static, Answers>)>,
 }
 
 /// What a call came to.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
+    /// Messages that are gone from the queue.
+    pub(super) done: usize,
     /// Leases that had been lost.
     pub(super) lost: u64,
     /// Other failures.
@@ -42,9 +45,11 @@ impl Settlements {
             return;
         }
         let rest = self.waiting.split_off(self.waiting.len().min(MOST));
-        let batch = std::mem::replace(&mut self.waiting, rest);
+        let mut batch = std::mem::replace(&mut self.waiting, rest);
+        batch.sort_by_key(|(_, settlement)| *settlement != Settlement::Done);
+        let done = batch.iter().filter(|(_, settlement)| *settlement == Settlement::Done).count();
         let consumer = Arc::clone(consumer);
-        self.under_way = Some(async move { consumer.settle(batch).await }.boxed());
+        self.under_way = Some((done, async move { consumer.settle(batch).await }.boxed()));
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -58,15 +63,17 @@ impl Settlements {
 
     /// Waits for the call under way; for ever when there is none. Cancel-safe.
     pub(super) async fn ended(&mut self) -> Settled {
-        let Some(call) = &mut self.under_way else { return std::future::pending().await };
-        let answers = call.await;
+        let Some((done, call)) = &mut self.under_way else { return std::future::pending().await };
+        let (done, answers) = (*done, call.await);
         self.under_way = None;
-        count(answers)
+        count(done, answers)
     }
 }
 
-fn count(answers: Answers) -> Settled {
-    let mut settled = Settled::default();
+/// Counts answers, the first `done` of which are of messages that are dealt with.
+fn count(done: usize, answers: Answers) -> Settled {
+    let done = answers.iter().take(done).filter(|answer| answer.is_ok()).count();
+    let mut settled = Settled { done, ..Settled::default() };
     for error in answers.into_iter().filter_map(Result::err) {
         if error.kind == ErrorKind::LeaseLost {
             settled.lost += 1;
@@ -84,8 +91,9 @@ mod tests {
 
     #[test]
     fn a_lost_lease_is_no_failure() {
-        let settled = count(vec![Ok(()), Err(Error::lease_lost("x")), Err(Error::unavailable("y"))]);
-        assert_eq!((settled.lost, settled.failed), (1, 1));
+        let settled =
+            count(2, vec![Ok(()), Err(Error::lease_lost("x")), Err(Error::unavailable("y")), Ok(())]);
+        assert_eq!((settled.done, settled.lost, settled.failed), (1, 1, 1));
         assert_eq!(settled.error.unwrap().kind, ErrorKind::Unavailable);
     }
 }
