@@ -75,7 +75,8 @@ pub enum Disturbance {
     MailRecipient,
     /// The mail server refuses each mail with a 5xx after its final dot, until [`Fixture::mend`].
     MailPermanent,
-    /// The mail server drops the connection after each final dot, having taken the mail, until [`Fixture::mend`].
+    /// The mail server drops the connection after each final dot, whether it has taken the mail or not, until
+    /// [`Fixture::mend`].
     MailUnknown,
     /// The mail server refuses our login, until [`Fixture::mend`].
     MailLogin,

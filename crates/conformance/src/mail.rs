@@ -182,7 +182,8 @@ async fn a_5xx_to_the_mail_is_permanent(fixture: Arc<dyn Fixture>) {
 async fn a_connection_lost_after_the_mail_is_unknown(fixture: Arc<dyn Fixture>) {
     let error = ends_with(&*fixture, Disturbance::MailUnknown, MailErrorClass::Unknown).await;
     assert_eq!(error.phase, MailPhase::Message, "{error}");
-    taken(&*fixture, 3).await;
+    let count = fixture.mails().await.len();
+    assert!((2..=3).contains(&count), "it was taken or was not, and once: {count} mails");
 }
 
 async fn a_refused_login_is_said(fixture: Arc<dyn Fixture>) {

@@ -110,7 +110,9 @@ impl Inner {
     fn draw(&mut self, request: &Request, at: Timestamp) {
         for bucket in &request.buckets {
             let tokens = self.tokens(bucket, at) - f64::from(request.cost);
-            self.buckets.put(bucket.name.clone(), tokens, at, MAX_BUCKETS);
+            // A clock that went back gives nothing twice: what was refilled until then is not refilled again.
+            let since = self.buckets.entries.get(&bucket.name).map_or(at, |(since, _)| at.max(*since));
+            self.buckets.put(bucket.name.clone(), tokens, since, MAX_BUCKETS);
         }
     }
 

@@ -87,3 +87,19 @@ async fn a_cost_above_the_burst_waits_for_a_full_bucket_which_then_owes() {
     assert_eq!(retry_after(0).await, Some(Duration::from_secs(100)), "900 owed and 100 to be full");
     assert_eq!(retry_after(100).await, None);
 }
+
+#[tokio::test]
+async fn a_clock_that_goes_back_refills_nothing_twice() {
+    let limits = InProcessLimits::new();
+    let request = Request {
+        buckets: vec![Bucket { name: "owner".to_owned(), per_second: 1, burst: 10 }],
+        cost: 5,
+        fingerprints: Vec::new(),
+    };
+    let goes =
+        async |seconds| matches!(limits.admit(&request, at(seconds)).await.unwrap(), Admission::Go { .. });
+    assert!(goes(100).await);
+    assert!(goes(50).await);
+    assert!(!goes(100).await, "fifty seconds were not refilled a second time");
+    assert!(goes(105).await);
+}
