@@ -58,10 +58,13 @@ impl Client {
         let request = request.body(body.into()).expect("a client makes a valid request");
         let leaves = !self.is_calm && self.chance.below(30) == 0;
         let patience = if leaves { Duration::from_millis(self.chance.below(40)) } else { PATIENCE };
-        let answer = self.door.call(request, patience).await;
+        let answer = self.door.call(request, self.pick(2), patience).await;
         match &answer {
             Ok(reply) => {
                 self.ledger.note(format!("answer {} to {method} {path}", reply.status));
+                if reply.status == 503 && !reply.headers.contains_key("retry-after") {
+                    self.ledger.fault(format!("503 without Retry-After to {method} {path}"));
+                }
                 if reply.status == 500 {
                     let text = String::from_utf8_lossy(&reply.body).into_owned();
                     self.ledger.fault(format!("500 to {method} {path}: {text}"));
@@ -70,6 +73,11 @@ impl Client {
             Err(no) => self.ledger.note(format!("{no:?}: {method} {path}")),
         }
         answer
+    }
+
+    /// One of `count`.
+    fn pick(&self, count: usize) -> usize {
+        usize::try_from(self.chance.below(count as u64)).unwrap_or(0)
     }
 
     /// A wait of up to `most_ms`.

@@ -2,6 +2,7 @@
 //! so that a crash ends it wherever it stands, and a client that goes away ends it as well.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -45,7 +46,7 @@ pub(crate) enum NoAnswer {
 /// The way in. Clones are the same.
 #[derive(Clone, Default)]
 pub(crate) struct Door {
-    open: Arc<Mutex<Option<Open>>>,
+    open: Arc<Mutex<BTreeMap<u64, Open>>>,
 }
 
 struct Open {
@@ -54,22 +55,29 @@ struct Open {
 }
 
 impl Door {
-    /// The api answers from now on.
-    pub(crate) fn open(&self, router: Router) {
-        *self.lock() = Some(Open { router, requests: JoinSet::new() });
+    /// An api answers from now on, in the life that it has.
+    pub(crate) fn open(&self, life: u64, router: Router) {
+        self.lock().insert(life, Open { router, requests: JoinSet::new() });
     }
 
-    /// Nobody listens any more. Dropping what is answered ends the requests that are under way.
-    pub(crate) fn close(&self) -> JoinSet<()> {
-        self.lock().take().map(|open| open.requests).unwrap_or_default()
+    /// That api does not listen any more. Dropping what is answered ends the requests that are under way.
+    pub(crate) fn close(&self, life: u64) -> JoinSet<()> {
+        self.lock().remove(&life).map(|open| open.requests).unwrap_or_default()
     }
 
-    /// Sends a request and waits for its answer, at most `patience`.
-    pub(crate) async fn call(&self, request: Request<Body>, patience: Duration) -> Result<Reply, NoAnswer> {
+    /// Sends a request to one of the apis that listen, which `pick` decides, and waits for its answer, at most
+    /// `patience`.
+    pub(crate) async fn call(
+        &self,
+        request: Request<Body>,
+        pick: usize,
+        patience: Duration,
+    ) -> Result<Reply, NoAnswer> {
         let (sender, receiver) = oneshot::channel();
         let task = {
             let mut open = self.lock();
-            let Some(open) = &mut *open else { return Err(NoAnswer::Refused) };
+            let count = open.len().max(1);
+            let Some(open) = open.values_mut().nth(pick % count) else { return Err(NoAnswer::Refused) };
             while open.requests.try_join_next().is_some() {}
             let router = open.router.clone();
             open.requests.spawn(async move {
@@ -91,7 +99,7 @@ impl Door {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,7 +21,7 @@ use tidings_domain::{Error, Result};
 use tidings_memory::{Event, Recorder, SeededEntropy};
 use tokio::sync::mpsc;
 
-use crate::role::Role;
+use crate::role::Instance;
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,8 +89,8 @@ impl Kind {
 /// A process that is to end at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CrashSignal {
-    /// Which service.
-    pub role: Role,
+    /// Which process.
+    pub instance: Instance,
     /// In which of its lives.
     pub life: u64,
 }
@@ -159,7 +159,7 @@ impl Faults {
     }
 
     /// Whether this call meets `kind`.
-    fn meets(&self, kind: Kind, what: &str, role: Role) -> bool {
+    fn meets(&self, kind: Kind, what: &str, instance: Instance) -> bool {
         let Some(rate) = self.0.rates.get(&kind) else { return false };
         let mut state = self.lock();
         if !state.on || self.0.chance.below(1_000_000) >= *rate {
@@ -173,7 +173,7 @@ impl Faults {
         }
         *state.counts.entry(kind).or_default() += 1;
         drop(state);
-        self.0.recorder.record(Event::World(format!("fault {kind:?} at {what} of {role:?}")));
+        self.0.recorder.record(Event::World(format!("fault {kind:?} at {what} of {instance}")));
         true
     }
 
@@ -191,15 +191,15 @@ impl Faults {
 pub(crate) struct Line {
     /// The faults of the run.
     pub faults: Faults,
-    /// Which service calls.
-    pub role: Role,
+    /// Which process calls.
+    pub instance: Instance,
     /// In which of its lives.
     pub life: u64,
 }
 
 impl Line {
     fn meets(&self, kind: Kind, what: &str) -> bool {
-        self.faults.meets(kind, what, self.role)
+        self.faults.meets(kind, what, self.instance)
     }
 
     /// Makes `call`, or lets it meet a fault.
@@ -240,7 +240,7 @@ impl Line {
 
     /// The process ends here: nothing of it goes on after this.
     async fn crash<T>(&self) -> T {
-        let _gone = self.faults.0.crashes.send(CrashSignal { role: self.role, life: self.life });
+        let _gone = self.faults.0.crashes.send(CrashSignal { instance: self.instance, life: self.life });
         std::future::pending().await
     }
 }

@@ -41,7 +41,7 @@ impl std::fmt::Display for Violation {
 type Check = fn(&Account) -> Vec<String>;
 
 /// All of them, by the number of their promise.
-const CHECKS: [(u8, Check); 16] = [
+const CHECKS: [(u8, Check); 17] = [
     (0, nothing_went_against_the_rules),
     (1, loss::accepted_messages_have_one_item),
     (1, loss::foreign_messages_are_stored_or_dead_letters),
@@ -57,6 +57,7 @@ const CHECKS: [(u8, Check); 16] = [
     (5, bus::outages_use_up_no_attempt),
     (6, mail::sending_is_recorded_and_wanted),
     (6, mail::twice_only_when_unknown),
+    (6, mail::held_unknowns_are_not_mailed_again),
     (8, mail::stops_count_nothing),
 ];
 

@@ -122,8 +122,6 @@ pub(crate) struct Account {
     pub foreign: Vec<Foreign>,
     /// Dead letters that someone discarded, as they were when it was asked for.
     pub discarded: BTreeMap<DeadLetterId, Vec<DeadLetter>>,
-    /// Whether someone redrove dead letters.
-    pub redrives: u64,
     /// What went against the rules while it ran.
     pub faults_seen: Vec<String>,
     /// Everything that happened, in order.
@@ -152,8 +150,6 @@ pub(crate) struct Book {
     pub foreign: Vec<Foreign>,
     /// See [`Account`].
     pub discarded: BTreeMap<DeadLetterId, Vec<DeadLetter>>,
-    /// See [`Account`].
-    pub redrives: u64,
     /// See [`Account`].
     pub faults_seen: Vec<String>,
     next: u64,

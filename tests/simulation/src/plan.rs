@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tidings_memory::SeededEntropy;
 
-use crate::faults::Kind;
+use crate::{
+    faults::Kind,
+    role::{Instance, Role},
+};
 
 /// What may go wrong in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +48,8 @@ pub(crate) struct Plan {
     pub weather: Weather,
     /// How often a port call meets each fault, in millionths.
     pub rates: BTreeMap<Kind, u64>,
+    /// How many processes each service has.
+    pub processes: BTreeMap<Role, u8>,
     /// Who wants mails.
     pub people: Vec<Person>,
     /// How long things are done and go wrong.
@@ -65,6 +70,10 @@ pub(crate) struct Plan {
     pub mail_lease: Duration,
     /// How long the bus holds a message for a consumer.
     pub bus_lease: Duration,
+    /// How often a message is handed out before the bus puts it into its safety net.
+    pub max_returns: u32,
+    /// Whether the mailer gives up what may have been sent, rather than send it again.
+    pub holds_unknown: bool,
 }
 
 impl Plan {
@@ -83,6 +92,7 @@ impl Plan {
             seed,
             weather,
             rates,
+            processes: Role::ALL.into_iter().map(|role| (role, if chance.below(3) == 0 { 2 } else { 1 })).collect(),
             people: people(&chance),
             busy: Duration::from_secs(20 + chance.below(60)),
             acts: 15 + chance.below(30),
@@ -93,7 +103,15 @@ impl Plan {
             page_size: u32::try_from(pick(&[1, 2, 3])).unwrap_or(1),
             mail_lease: Duration::from_secs(pick(&[5, 10, 20])),
             bus_lease: Duration::from_secs(pick(&[6, 15, 30])),
+            max_returns: if weather == Weather::Storm { u32::try_from(pick(&[1_000, 1_000, 3])).unwrap_or(1_000) } else { 1_000 },
+            holds_unknown: chance.below(4) == 0,
         }
+    }
+
+    /// All processes.
+    pub(crate) fn instances(&self) -> Vec<Instance> {
+        let of = |(role, count): (&Role, &u8)| (1..=*count).map(|number| Instance { role: *role, number }).collect::<Vec<_>>();
+        self.processes.iter().flat_map(of).collect()
     }
 }
 

@@ -11,6 +11,7 @@ use tidings_domain::{
     },
     token::Secret,
 };
+use tidings_mailer::Ambiguous;
 use tidings_memory::{Memory, SeededEntropy, limits::InProcessLimits};
 use tidings_runtime::{health::Health, shutdown::Shutdown, telemetry::Telemetry};
 
@@ -48,10 +49,10 @@ impl Site {
         shutdown: Shutdown,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send>> {
         let maker = Maker { site: self, line, entropy: Arc::new(entropy) };
-        match line.role {
+        match line.instance.role {
             Role::Api => {
                 let api = Api::new(maker.api());
-                self.door.open(api.router());
+                self.door.open(line.life, api.router());
                 Box::pin(tidings_api::run(api, shutdown))
             }
             Role::Subscriber => Box::pin(tidings_subscriber::run(maker.subscriber(), shutdown)),
@@ -147,6 +148,7 @@ impl Maker<'_> {
             retry_first_s: 1,
             retry_most_s: 15,
             outage_most_ms: 5_000,
+            ambiguous: if self.site.plan.holds_unknown { Ambiguous::Hold } else { Ambiguous::Retry },
             ..Default::default()
         };
         tidings_mailer::Context {

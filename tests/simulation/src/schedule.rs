@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     plan::{Person, Plan, Weather},
-    role::Role,
+    role::Instance,
 };
 
 /// Something that clients, other parties or the world do.
@@ -21,8 +21,8 @@ pub(crate) enum Act {
     Redrive,
     Discard,
     Read,
-    Crash(Vec<Role>),
-    Stop(Role),
+    Crash(Vec<Instance>),
+    Stop(Instance),
     Away(Part, Duration),
     Back(Part),
     Block(Duration),
@@ -35,7 +35,7 @@ pub(crate) enum Act {
 #[derive(Default)]
 pub(crate) struct Schedule {
     acts: BTreeMap<(Duration, u64), Act>,
-    starts: BTreeMap<(Instant, u64), Role>,
+    starts: BTreeMap<(Instant, u64), Instance>,
     next: u64,
 }
 
@@ -70,7 +70,7 @@ impl Schedule {
             schedule.add(at(0, busy_ms), act);
         }
         for _ in 0..plan.events {
-            let act = event(plan.weather, chance);
+            let act = event(plan, chance);
             schedule.add(at(1_000, busy_ms), act);
         }
         schedule.add(plan.busy, Act::Redrive);
@@ -90,32 +90,33 @@ impl Schedule {
         self.acts.pop_first().map(|(_, act)| act)
     }
 
-    pub(crate) fn start_at(&mut self, at: Instant, role: Role) {
+    pub(crate) fn start_at(&mut self, at: Instant, instance: Instance) {
         self.next += 1;
-        self.starts.insert((at, self.next), role);
+        self.starts.insert((at, self.next), instance);
     }
 
     pub(crate) fn next_start(&self) -> Option<Instant> {
         self.starts.first_key_value().map(|((at, _), _)| *at)
     }
 
-    pub(crate) fn pop_start(&mut self, now: Instant) -> Option<Role> {
+    pub(crate) fn pop_start(&mut self, now: Instant) -> Option<Instance> {
         self.starts.first_entry().filter(|entry| entry.key().0 <= now).map(|entry| entry.remove())
     }
 }
 
 /// Something that the world does in such weather.
-fn event(weather: Weather, chance: &SeededEntropy) -> Act {
-    let role = Role::ALL[usize::try_from(chance.below(4)).unwrap_or(0)];
+fn event(plan: &Plan, chance: &SeededEntropy) -> Act {
+    let all = plan.instances();
+    let instance = all[usize::try_from(chance.below(all.len() as u64)).unwrap_or(0)];
     let lasts = |most_s: u64| Duration::from_millis(200 + chance.below(most_s * 1_000));
     let part = [Part::Bus, Part::Store, Part::Mail][usize::try_from(chance.below(3)).unwrap_or(0)];
-    match (weather, chance.below(10)) {
-        (Weather::Calm, _) => Act::Stop(role),
+    match (plan.weather, chance.below(10)) {
+        (Weather::Calm, _) => Act::Stop(instance),
         (Weather::Outages, 0..8) => Act::Away(part, lasts(60)),
-        (Weather::Outages, _) => Act::Stop(role),
-        (Weather::Storm, 0..3) => Act::Crash(vec![role]),
-        (Weather::Storm, 3) => Act::Crash(Role::ALL.to_vec()),
-        (Weather::Storm, 4) => Act::Stop(role),
+        (Weather::Outages, _) => Act::Stop(instance),
+        (Weather::Storm, 0..3) => Act::Crash(vec![instance]),
+        (Weather::Storm, 3) => Act::Crash(all),
+        (Weather::Storm, 4) => Act::Stop(instance),
         (Weather::Storm, 5 | 6) => Act::Away(part, lasts(40)),
         (Weather::Storm, 7) => Act::Block(lasts(15)),
         (Weather::Storm, 8) => Act::Unbind,

@@ -28,7 +28,7 @@ use crate::{
     plan::{Plan, TOPICS, Weather},
     process::Site,
     rest,
-    role::Role,
+    role::{Instance, Role},
     schedule::{Act, Schedule},
 };
 
@@ -52,7 +52,7 @@ struct Process {
 }
 
 struct Ended {
-    role: Role,
+    instance: Instance,
     life: u64,
     result: Result<()>,
 }
@@ -65,7 +65,7 @@ pub(crate) struct World {
     faults: Faults,
     chance: SeededEntropy,
     crashes: mpsc::UnboundedReceiver<CrashSignal>,
-    processes: BTreeMap<Role, Process>,
+    processes: BTreeMap<Instance, Process>,
     running: JoinSet<Ended>,
     clients: JoinSet<()>,
     waiting: Arc<AtomicUsize>,
@@ -106,6 +106,7 @@ impl World {
             delay_ms: plan.delay_ms,
             max_publish_bytes: plan.max_publish_bytes,
             bus_lease: plan.bus_lease,
+            max_returns: plan.max_returns,
             recorder: recorder.clone(),
             ..Options::new(plan.seed)
         });
@@ -144,7 +145,7 @@ impl World {
     }
 
     async fn live(&mut self, began: Instant) {
-        Role::ALL.into_iter().for_each(|role| self.start(role));
+        self.site.plan.instances().into_iter().for_each(|instance| self.start(instance));
         self.client(|client| async move { client.make_topic(TOPICS[1]).await });
         self.faults.set_on(true);
         while let Some(at) = self.schedule.next() {
@@ -189,8 +190,8 @@ impl World {
         self.ledger.note("at rest");
         self.clients.shutdown().await;
         self.phase = Phase::Ending;
-        for role in Role::ALL {
-            self.stop(role);
+        for instance in self.site.plan.instances() {
+            self.stop(instance);
         }
         let end = Instant::now() + GRACE + Duration::from_secs(5);
         while !self.processes.is_empty() && Instant::now() < end {
@@ -204,7 +205,7 @@ impl World {
         if busy > 0 {
             return Some(format!("{busy} clients"));
         }
-        if self.processes.len() < Role::ALL.len() {
+        if self.processes.len() < self.site.plan.instances().len() {
             return Some("services that are not started again".to_owned());
         }
         rest::open(&self.site.memory).await
@@ -216,8 +217,8 @@ impl World {
             tokio::select! {
                 biased;
                 Some(signal) = self.crashes.recv() => {
-                    if self.processes.get(&signal.role).is_some_and(|process| process.life == signal.life) {
-                        self.crash(&[signal.role]).await;
+                    if self.processes.get(&signal.instance).is_some_and(|process| process.life == signal.life) {
+                        self.crash(&[signal.instance]).await;
                     }
                 }
                 Some(ended) = self.running.join_next() => self.ended(ended),
@@ -225,8 +226,8 @@ impl World {
                     self.ledger.fault(format!("a client panicked: {error}"));
                 },
                 () = tokio::time::sleep_until(self.schedule.next_start().map_or(at, |start| start.min(at))) => {
-                    while let Some(role) = self.schedule.pop_start(Instant::now()) {
-                        self.start(role);
+                    while let Some(instance) = self.schedule.pop_start(Instant::now()) {
+                        self.start(instance);
                     }
                     if Instant::now() >= at {
                         return;
@@ -247,8 +248,8 @@ impl World {
             Act::Redrive => self.client(|client| async move { client.redrive().await }),
             Act::Discard => self.client(|client| async move { client.discard().await }),
             Act::Read => self.client(|client| async move { client.read().await }),
-            Act::Crash(roles) => self.crash(&roles).await,
-            Act::Stop(role) => self.stop(role),
+            Act::Crash(instances) => self.crash(&instances).await,
+            Act::Stop(instance) => self.stop(instance),
             Act::Away(part, lasts) => {
                 self.ledger.note(format!("the {part:?} is away"));
                 match part {
@@ -296,32 +297,32 @@ impl World {
         self.clients.spawn(act(Arc::new(client)));
     }
 
-    fn start(&mut self, role: Role) {
-        if self.processes.contains_key(&role) {
+    fn start(&mut self, instance: Instance) {
+        if self.processes.contains_key(&instance) {
             return;
         }
         self.lives += 1;
         let life = self.lives;
-        self.ledger.note(format!("{role:?} starts"));
-        let line = Line { faults: self.faults.clone(), role, life };
+        self.ledger.note(format!("{instance} starts"));
+        let line = Line { faults: self.faults.clone(), instance, life };
         let shutdown = Shutdown::new(GRACE);
         let run = self.site.start(&line, self.chance.fork(), shutdown.clone());
-        let task = self.running.spawn(async move { Ended { role, life, result: run.await } });
-        self.processes.insert(role, Process { life, shutdown, tasks: vec![task], stopping_since: None });
+        let task = self.running.spawn(async move { Ended { instance, life, result: run.await } });
+        self.processes.insert(instance, Process { life, shutdown, tasks: vec![task], stopping_since: None });
     }
 
     /// Ends processes wherever they stand, all at once; they are started again after a while.
-    async fn crash(&mut self, roles: &[Role]) {
+    async fn crash(&mut self, instances: &[Instance]) {
         let mut tasks = Vec::new();
-        for role in roles {
-            let Some(process) = self.processes.remove(role) else { continue };
-            self.ledger.note(format!("{role:?} crashes"));
+        for instance in instances {
+            let Some(process) = self.processes.remove(instance) else { continue };
+            self.ledger.note(format!("{instance} crashes"));
             self.crashed += 1;
             tasks.extend(process.tasks);
-            if *role == Role::Api {
-                drop(self.site.door.close());
+            if instance.role == Role::Api {
+                drop(self.site.door.close(process.life));
             }
-            self.start_later(*role);
+            self.start_later(*instance);
         }
         tasks.iter().for_each(AbortHandle::abort);
         // What was dropped drops what it owned, each in its turn.
@@ -334,36 +335,36 @@ impl World {
     }
 
     /// Asks a process to stop; the api's requests that are under way are finished.
-    fn stop(&mut self, role: Role) {
-        let Some(process) = self.processes.get_mut(&role) else { return };
+    fn stop(&mut self, instance: Instance) {
+        let Some(process) = self.processes.get_mut(&instance) else { return };
         if process.stopping_since.is_some() {
             return;
         }
-        self.ledger.note(format!("{role:?} is asked to stop"));
+        self.ledger.note(format!("{instance} is asked to stop"));
         process.stopping_since = Some(Instant::now());
         process.shutdown.request();
-        if role == Role::Api {
-            let (mut requests, ledger, life) = (self.site.door.close(), self.ledger.clone(), process.life);
+        if instance.role == Role::Api {
+            let (mut requests, ledger, life) = (self.site.door.close(process.life), self.ledger.clone(), process.life);
             let finishing = self.running.spawn(async move {
                 let all = async { while requests.join_next().await.is_some() {} };
                 if tokio::time::timeout(GRACE, all).await.is_err() {
                     // A client that waits for long is told so by the end of its connection.
                     ledger.note("requests are cut off at the end of the grace");
                 }
-                Ended { role, life: life.wrapping_neg(), result: Ok(()) }
+                Ended { instance, life: life.wrapping_neg(), result: Ok(()) }
             });
             process.tasks.push(finishing);
         }
     }
 
-    fn start_later(&mut self, role: Role) {
+    fn start_later(&mut self, instance: Instance) {
         let most = match self.phase {
             Phase::Busy => 8_000,
             Phase::Settling => 500,
             Phase::Ending => return,
         };
         let wait = Duration::from_millis(20 + self.chance.below(most));
-        self.schedule.start_at(Instant::now() + wait, role);
+        self.schedule.start_at(Instant::now() + wait, instance);
     }
 
     fn ended(&mut self, ended: std::result::Result<Ended, JoinError>) {
@@ -372,32 +373,32 @@ impl World {
             Err(error) if error.is_panic() => return self.ledger.fault(format!("a service panicked: {error}")),
             Err(_) => return,
         };
-        let Some(process) = self.processes.get(&ended.role).filter(|process| process.life == ended.life) else {
+        let Some(process) = self.processes.get(&ended.instance).filter(|process| process.life == ended.life) else {
             return;
         };
-        let role = ended.role;
+        let instance = ended.instance;
         match (process.stopping_since, ended.result) {
             (Some(since), Ok(())) => {
                 let took = since.elapsed();
-                self.ledger.note(format!("{role:?} stopped"));
+                self.ledger.note(format!("{instance} stopped"));
                 if took > GRACE + Duration::from_secs(1) {
-                    self.ledger.fault(format!("{role:?} took {took:?} to stop"));
+                    self.ledger.fault(format!("{instance} took {took:?} to stop"));
                 }
             }
-            (Some(_), Err(error)) => self.ledger.fault(format!("{role:?} was asked to stop and failed: {error}")),
-            (None, Ok(())) => self.ledger.fault(format!("{role:?} ended without being asked to")),
+            (Some(_), Err(error)) => self.ledger.fault(format!("{instance} was asked to stop and failed: {error}")),
+            (None, Ok(())) => self.ledger.fault(format!("{instance} ended without being asked to")),
             (None, Err(error)) => {
-                self.ledger.note(format!("{role:?} gives up: {error}"));
+                self.ledger.note(format!("{instance} gives up: {error}"));
                 if self.site.plan.weather != Weather::Storm {
-                    self.ledger.fault(format!("{role:?} gave up in a mere outage: {error}"));
+                    self.ledger.fault(format!("{instance} gave up in a mere outage: {error}"));
                 }
             }
         }
-        self.processes.remove(&role);
-        if role == Role::Api {
-            drop(self.site.door.close());
+        self.processes.remove(&instance);
+        if instance.role == Role::Api {
+            drop(self.site.door.close(ended.life));
         }
-        self.start_later(role);
+        self.start_later(instance);
     }
 
     async fn finish(mut self, began: Instant) -> Over {
@@ -411,7 +412,6 @@ impl World {
             posts: std::mem::take(&mut book.posts),
             foreign: std::mem::take(&mut book.foreign),
             discarded: std::mem::take(&mut book.discarded),
-            redrives: book.redrives,
             faults_seen: std::mem::take(&mut book.faults_seen),
             events: self.recorder.events(),
             rows,

@@ -22,12 +22,11 @@ impl Client {
 
     /// Redrives all of one queue, or some letters by their ids.
     pub(crate) async fn redrive(&self) {
-        let queue = ["items", "changes", "mail", "deliveries"][usize::try_from(self.chance.below(4)).unwrap_or(0)];
+        let queue = ["items", "changes", "mail", "deliveries"][self.pick(4)];
         let selection = match self.chance.below(2) {
             0 => json!({ "queue": queue }),
             _ => json!({ "all": true }),
         };
-        self.ledger.lock().redrives += 1;
         let _unknown = self.send("POST", "/v1/dead-letters/redrive", &JSON, selection.to_string()).await;
     }
 

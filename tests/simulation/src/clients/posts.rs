@@ -103,16 +103,12 @@ impl Client {
         }
     }
 
-    fn pick(&self, count: usize) -> usize {
-        usize::try_from(self.chance.below(count as u64)).unwrap_or(0)
-    }
-
     /// Something that nobody has said.
     fn say(&self) -> (Form, Said) {
         let form = [Form::Text, Form::Json, Form::JsonValue, Form::Publishtopic][self.pick(4)];
         let topic = if form == Form::Publishtopic { TOPICS[0] } else { TOPICS[self.pick(TOPICS.len())] };
         let number = self.ledger.number();
-        let padding = if self.chance.below(4) == 0 { "x".repeat(self.pick(1_000)) } else { String::new() };
+        let padding = if self.chance.below(4) == 0 { "x".repeat(self.pick(1_500)) } else { String::new() };
         let has_beside = matches!(form, Form::Json | Form::JsonValue);
         let text = match form {
             Form::JsonValue => format!("{{\"said\": {number},  \"padding\":\"{padding}\"}}"),

@@ -15,7 +15,7 @@ impl Client {
         if ids.is_empty() {
             return;
         }
-        let id = ids[usize::try_from(self.chance.below(ids.len() as u64)).unwrap_or(0)];
+        let id = ids[self.pick(ids.len())];
         let path = match self.chance.below(4) {
             0 => format!("/v1/messages/{id}?wait=10s"),
             1 => format!("/v1/messages/{id}?wait=5s&after=stored"),

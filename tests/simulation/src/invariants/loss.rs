@@ -33,9 +33,9 @@ pub(super) fn accepted_messages_have_one_item(account: &Account) -> Vec<String> 
             Some(_) => {}
             None if post.accepted.is_empty() => {}
             None => {
-                // A conflict that was redriven may also have failed for now.
+                // A conflict may also have failed for now, or come back too often, before it was found out.
                 let taken = post.id_of_key().filter(|id| account.rows.items.iter().any(|item| item.message.id.0 == *id));
-                let reasons = [reason::CONFLICT, reason::ATTEMPTS_EXHAUSTED];
+                let reasons = [reason::CONFLICT, reason::ATTEMPTS_EXHAUSTED, reason::RETURNED_TOO_OFTEN];
                 let dead = account.letters().any(|letter| {
                     letter.source == DeadLetterSource::Items
                         && letter.body == post.said.text
@@ -64,7 +64,7 @@ pub(super) fn foreign_messages_are_stored_or_dead_letters(account: &Account) -> 
                 }
             }
             (Expected::DeadLetter { reason }, Some(envelope)) => {
-                let expected = [*reason, reason::ATTEMPTS_EXHAUSTED];
+                let expected = [*reason, reason::ATTEMPTS_EXHAUSTED, reason::RETURNED_TOO_OFTEN];
                 let found = |letter: &DeadLetter| {
                     letter.body == envelope.body && expected.contains(&letter.reason.as_str())
                 };

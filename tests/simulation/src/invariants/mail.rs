@@ -1,6 +1,6 @@
 //! Promises 5, 6 and 8 as far as mails go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidings_domain::{
     delivery::{DeliveryKey, DeliveryState},
@@ -133,6 +133,28 @@ pub(super) fn twice_only_when_unknown(account: &Account) -> Vec<String> {
         };
         if let Some(unknown) = counted.and_then(|key| mailed.get_mut(&key)) {
             *unknown = true;
+        }
+    }
+    wrong
+}
+
+/// Where unknown outcomes are held, nothing is mailed twice unless a person redrove it.
+pub(crate) fn held_unknowns_are_not_mailed_again(account: &Account) -> Vec<String> {
+    let mut mailed = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for recorded in account.events.iter().filter(|_| account.plan.holds_unknown) {
+        match &recorded.event {
+            Event::Revived { key } => {
+                mailed.remove(key);
+            }
+            Event::Mailed { message_id, .. } => {
+                if let Some(key) = key_of(message_id)
+                    && !mailed.insert(key)
+                {
+                    wrong.push(format!("{key} was mailed twice, and unknown outcomes are held"));
+                }
+            }
+            _ => {}
         }
     }
     wrong
