@@ -66,7 +66,7 @@ pub(crate) async fn post_batch(
         return Err(Problem::bad("bad-idempotency-key", "Not for a batch", detail)
             .mend("give each line its own \"idempotency_key\""));
     }
-    let _place = api.permits.batch()?;
+    let _place = api.permits.batch().await?;
     let body = read_body(api, headers, body, MAX_BATCH_BYTES).await?;
     let lines = lines(&body)?;
 

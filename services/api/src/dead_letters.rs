@@ -167,7 +167,7 @@ pub(crate) async fn list_dead_letters(
     caller.may(Scope::Read, selection.topic.as_ref())?;
     let page = page(query.limit, query.cursor)?;
     let page = api.context.dead_letters.list(&selection, &page).await;
-    Ok(Json(List::of(page.map_err(|error| Problem::from_port(&error, "list dead letters"))?)))
+    Ok(Json(List::of(page.map_err(|error| Problem::from_list(&error, "list dead letters"))?)))
 }
 
 /// Redrive dead letters.

@@ -4,6 +4,7 @@
 use std::panic::AssertUnwindSafe;
 
 use axum::{
+    body::{Body, HttpBody as _},
     extract::{MatchedPath, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::{
     api::Shared,
+    limits::HeldBody,
     problem::{Cause, Problem, Result},
     settings::Auth,
 };
@@ -64,6 +66,7 @@ pub(crate) async fn front_door(State(api): State<Shared>, mut request: Request, 
             (method_word(&method), status.as_u16(), request_id.to_str().unwrap_or("?"));
         tracing::warn!(method, route, status, request_id, error, "a request was not served");
     }
+    tracing::debug!(method = method_word(&method), route, status = status.as_u16(), "answered");
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -114,7 +117,28 @@ async fn handle(api: &Shared, route: &str, request: Request, next: Next) -> Resu
     let _place = api.permits.request(waits)?;
     let settings = &api.context.settings;
     let limit = settings.request_timeout() + if waits { settings.max_wait() } else { Default::default() };
-    tokio::time::timeout(limit, next.run(request)).await.map_err(|_| too_long())
+    tokio::time::timeout(limit, serve(api, request, next)).await.map_err(|_| too_long())
+}
+
+/// Lets the request's handler answer. Where it answers without having read the body, the rest is read and thrown away, so
+/// that the client gets the answer (closing on unread bytes would reset the connection under it) and can go on. A client
+/// that waits for `100 Continue` has sent nothing yet: its connection ends.
+async fn serve(api: &Shared, request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    let waits_for_us = request.headers().contains_key(header::EXPECT);
+    let (parts, body) = request.into_parts();
+    let held = HeldBody::new(body);
+    let mut response = next.run(Request::from_parts(parts, Body::new(held.clone()))).await;
+    if held.is_read() || response.headers().contains_key(header::CONNECTION) {
+        return response;
+    }
+    let is_drained = !waits_for_us && held.drain(api.context.settings.body_timeout()).await;
+    if !is_drained {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// The client's own where it is sane, else a new one.

@@ -1,15 +1,23 @@
 //! Limits of a request: how many at once, how large a body, how long it may take to arrive.
 
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
 use axum::{
-    body::Body,
+    body::{Body, HttpBody},
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tidings_domain::text::MAX_MESSAGE_BYTES;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -27,8 +35,11 @@ pub(crate) const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// The largest body of every other call.
 pub(crate) const MAX_FORM_BYTES: usize = 64 * 1024;
 
-/// How much of a body that is too large is read and thrown away, so that the connection stays usable after its 413.
+/// How much of a body that nobody wants is read and thrown away, so that the connection stays usable after its answer.
 const MAX_DRAINED_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How long a batch may wait for a place.
+const BATCH_PLACE_WAIT: Duration = Duration::from_secs(1);
 
 /// How many requests are handled at once.
 pub(crate) struct Permits {
@@ -52,23 +63,89 @@ impl Permits {
         take(if waits { &self.waits } else { &self.requests }, "requests")
     }
 
-    /// A place for one batch.
-    pub(crate) fn batch(&self) -> Result<SemaphorePermit<'_>> {
-        take(&self.batches, "batches")
+    /// A place for one batch, waited for a little: batches are few and large.
+    pub(crate) async fn batch(&self) -> Result<SemaphorePermit<'_>> {
+        match timeout(BATCH_PLACE_WAIT, self.batches.acquire()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(busy("batches")),
+        }
     }
 }
 
 fn take<'a>(places: &'a Semaphore, what: &str) -> Result<SemaphorePermit<'a>> {
-    places.try_acquire().map_err(|_| {
-        Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "busy",
-            "Too many requests at once",
-            format!("as many {what} as may be handled at once are being handled: nothing was done"),
-        )
-        .mend("try again after a moment")
-        .retry_after(None)
-    })
+    places.try_acquire().map_err(|_| busy(what))
+}
+
+fn busy(what: &str) -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "busy",
+        "Too many requests at once",
+        format!("as many {what} as may be handled at once are being handled: nothing was done"),
+    )
+    .mend("try again after a moment")
+    .retry_after(None)
+}
+
+/// A request's body, of which the front door keeps hold while a handler reads it.
+#[derive(Clone)]
+pub(crate) struct HeldBody(Arc<Mutex<Body>>);
+
+impl HeldBody {
+    pub(crate) fn new(body: Body) -> Self {
+        Self(Arc::new(Mutex::new(body)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Body> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether all of it was read.
+    pub(crate) fn is_read(&self) -> bool {
+        self.lock().is_end_stream()
+    }
+
+    /// Reads what a handler left and throws it away; false where that is too much or takes too long, and the connection
+    /// has to end.
+    pub(crate) async fn drain(mut self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        if self.lock().size_hint().lower() > MAX_DRAINED_BYTES {
+            return false;
+        }
+        let mut drained = 0;
+        loop {
+            match timeout_at(deadline, self.frame()).await {
+                Ok(None) => return true,
+                Ok(Some(Ok(frame))) => {
+                    drained += frame.into_data().map_or(0, |data| data.len() as u64);
+                    if drained > MAX_DRAINED_BYTES {
+                        return false;
+                    }
+                }
+                Ok(Some(Err(_))) | Err(_) => return false,
+            }
+        }
+    }
+}
+
+impl HttpBody for HeldBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut *self.lock()).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.lock().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.lock().size_hint()
+    }
 }
 
 /// Reads a body of at most `limit` bytes within the time that a body may take.
@@ -82,7 +159,7 @@ pub(crate) async fn read_body(
     let deadline = Instant::now() + api.context.settings.body_timeout();
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|bytes: u64| bytes > limit as u64) {
-        return Err(refuse(headers, body, announced, limit, deadline).await);
+        return Err(too_large(announced, limit));
     }
     let mut read = Bytes::new();
     let mut joined: Option<BytesMut> = None;
@@ -96,7 +173,7 @@ pub(crate) async fn read_body(
         let Ok(data) = frame.into_data() else { continue };
         let so_far = joined.as_ref().map_or(read.len(), BytesMut::len);
         if so_far + data.len() > limit {
-            return Err(refuse(headers, body, None, limit, deadline).await);
+            return Err(too_large(None, limit));
         }
         // A body that comes in one piece is never copied.
         match &mut joined {
@@ -123,35 +200,6 @@ fn refuse_encodings(headers: &HeaderMap) -> Result<()> {
         .mend("send it as it is, without Content-Encoding")
         .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))),
         _ => Ok(()),
-    }
-}
-
-/// The answer to a body that is too large. The rest is read and thrown away, so that the connection can be used again;
-/// where that is too much, or the client waits for `100 Continue` before it sends anything, the connection ends.
-async fn refuse(
-    headers: &HeaderMap,
-    mut body: Body,
-    announced: Option<u64>,
-    limit: usize,
-    deadline: Instant,
-) -> Problem {
-    let problem = too_large(announced, limit);
-    let waits_for_us = headers.contains_key(header::EXPECT);
-    if waits_for_us || announced.is_some_and(|bytes| bytes > MAX_DRAINED_BYTES) {
-        return problem.closing();
-    }
-    let mut drained = 0;
-    loop {
-        match timeout_at(deadline, body.frame()).await {
-            Ok(None) => return problem,
-            Ok(Some(Ok(frame))) => {
-                drained += frame.into_data().map_or(0, |data| data.len() as u64);
-                if drained > MAX_DRAINED_BYTES {
-                    return problem.closing();
-                }
-            }
-            Ok(Some(Err(_))) | Err(_) => return problem.closing(),
-        }
     }
 }
 

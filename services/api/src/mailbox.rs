@@ -135,8 +135,17 @@ pub(crate) async fn list_mails(
     _: MailboxReader,
     Query(asked): Query<MailsQuery>,
     headers: HeaderMap,
-) -> Result<Response> {
-    let mailbox = mailbox(&api)?;
+) -> Response {
+    let as_page = html::is_wanted(&headers);
+    match mails(&api, asked, as_page).await {
+        Ok(response) => response,
+        Err(problem) if as_page => html::problem_page(problem),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn mails(api: &Shared, asked: MailsQuery, as_page: bool) -> Result<Response> {
+    let mailbox = mailbox(api)?;
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let query = MailboxQuery {
         to: given(asked.to),
@@ -144,10 +153,10 @@ pub(crate) async fn list_mails(
         page: page(asked.limit, asked.cursor)?,
     };
     let wait = wait(asked.wait.as_deref(), api.context.settings.max_wait())?;
-    let port = |error| Problem::from_port(&error, "list mails");
+    let port = |error| Problem::from_list(&error, "list mails");
     let page = find(mailbox, &query, wait, api.waiting.over()).await.map_err(port)?;
     let dropped = mailbox.dropped().await.map_err(port)?;
-    if html::is_wanted(&headers) {
+    if as_page {
         return Ok(list_page(&query, &page, dropped));
     }
     let data = page.data.into_iter().map(SummaryView::from).collect();
@@ -200,12 +209,14 @@ pub(crate) async fn get_mail(
     _: MailboxReader,
     IdPath(id): IdPath<u64>,
     headers: HeaderMap,
-) -> Result<Response> {
-    let mail = MailView::of(caught(&api, id).await?);
-    if html::is_wanted(&headers) {
-        return Ok(mail_page(&mail));
+) -> Response {
+    let mail = caught(&api, id).await.map(MailView::of);
+    match (mail, html::is_wanted(&headers)) {
+        (Ok(mail), true) => mail_page(&mail),
+        (Ok(mail), false) => Json(mail).into_response(),
+        (Err(problem), true) => html::problem_page(problem),
+        (Err(problem), false) => problem.into_response(),
     }
-    Ok(Json(mail).into_response())
 }
 
 /// A caught mail's source.

@@ -58,7 +58,7 @@ pub(crate) async fn list_messages(
         page: page(query.limit, query.cursor)?,
     };
     let page = api.context.items.list(&query).await;
-    let page = page.map_err(|error| Problem::from_port(&error, "list messages"))?;
+    let page = page.map_err(|error| Problem::from_list(&error, "list messages"))?;
     Ok(Json(List::of(page)))
 }
 
@@ -177,7 +177,7 @@ pub(crate) async fn list_deliveries(
     IdPath(id): IdPath<MessageId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<List<DeliveryView>>> {
-    let port = |error| Problem::from_port(&error, "list deliveries");
+    let port = |error| Problem::from_list(&error, "list deliveries");
     if !caller.has(Scope::Read, None) && !is_bound(&caller) {
         caller.may(Scope::Read, None)?;
     }

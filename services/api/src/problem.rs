@@ -161,11 +161,22 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, name, title, detail)
     }
 
+    /// A failure of a port in a call that lists: what it can refuse is the cursor.
+    pub(crate) fn from_list(error: &Error, doing: &str) -> Self {
+        match error.kind {
+            ErrorKind::Rejected => {
+                Self::parameter("cursor", "the cursor was not made by this list").mend("begin without one")
+            }
+            _ => Self::from_port(error, doing),
+        }
+    }
+
     /// A failure of a port in a call that reads, or writes what can be written again.
     pub(crate) fn from_port(error: &Error, doing: &str) -> Self {
         let problem = match error.kind {
             ErrorKind::Rejected => {
-                return Self::bad("rejected", "The store refuses it", error.context.clone()).caused_by(error);
+                let detail = format!("{doing}: the store does not take it as it is");
+                return Self::bad("rejected", "The store refuses it", detail).caused_by(error);
             }
             ErrorKind::Conflict => {
                 let detail = format!("{doing}: it stands in the way of what is there already");

@@ -147,10 +147,12 @@ pub(crate) async fn post_to_messages(
 
 /// The topic, or 404 that says how to make it.
 pub(crate) async fn known_topic(api: &Shared, name: &TopicName) -> Result<Topic> {
-    api.copy.topic(name).await?.ok_or_else(|| {
-        Problem::not_found("unknown-topic", "No such topic", format!("there is no topic {name}"))
-            .mend(format!("make it first: PUT /v1/topics/{name}"))
-    })
+    api.copy.topic(name).await?.ok_or_else(|| unknown_topic(name))
+}
+
+pub(crate) fn unknown_topic(name: &TopicName) -> Problem {
+    Problem::not_found("unknown-topic", "No such topic", format!("there is no topic {name}"))
+        .mend(format!("make it first: PUT /v1/topics/{name}"))
 }
 
 async fn publish_one(

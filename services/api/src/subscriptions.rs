@@ -238,7 +238,7 @@ pub(crate) async fn list_subscriptions(
         page: page(query.limit, query.cursor)?,
     };
     let page = api.context.subscriptions.list(&query).await;
-    Ok(Json(List::of(page.map_err(|error| Problem::from_port(&error, "list subscriptions"))?)))
+    Ok(Json(List::of(page.map_err(|error| Problem::from_list(&error, "list subscriptions"))?)))
 }
 
 /// Read a subscription.

@@ -24,10 +24,11 @@ use crate::{
     auth::Caller,
     content::read_json,
     extract::{Json, Query, TopicPath},
-    limits::{MAX_FORM_BYTES, read_body},
     message_view::List,
     messages::PageQuery,
     problem::{Problem, ProblemBody, Result},
+    publish::unknown_topic,
+    subscriptions::read_json_body,
 };
 
 /// A topic with who is subscribed.
@@ -101,7 +102,7 @@ pub(crate) async fn put_topic(
     body: Body,
 ) -> Result<Response> {
     caller.may(Scope::Admin, Some(&name))?;
-    let body = read_body(&api, &headers, body, MAX_FORM_BYTES).await?;
+    let body = read_json_body(&api, &headers, body).await?;
     let new: NewTopic = if body.is_empty() { NewTopic::default() } else { read_json(&body)? };
     let subject = new.subject.map(|subject| Subject::parse(&subject)).transpose().map_err(|error| {
         Problem::bad("bad-subject", "The subject cannot be carried", error.to_string())
@@ -133,7 +134,9 @@ pub(crate) async fn get_topic(
     TopicPath(name): TopicPath,
 ) -> Result<Json<TopicView>> {
     caller.may(Scope::Read, Some(&name))?;
-    let topic = crate::publish::known_topic(&api, &name).await?;
+    let found = api.context.catalog.topic(&name).await;
+    let found = found.map_err(|error| Problem::from_port(&error, "read the topic"))?;
+    let topic = found.ok_or_else(|| unknown_topic(&name))?;
     let counts = counts_of(&api, &name).await?;
     Ok(Json(view(topic, counts.as_ref())))
 }
@@ -183,7 +186,7 @@ fn cut(mut topics: Vec<Topic>, request: &PageRequest) -> Result<Page<Topic>> {
             Some((std::cmp::Reverse(Timestamp::from_millis(millis)), TopicName::parse(name).ok()?))
         });
         let after = after.ok_or_else(|| {
-            Problem::parameter("cursor", "the cursor was not made by this list: begin without one")
+            Problem::parameter("cursor", "the cursor was not made by this list").mend("begin without one")
         })?;
         topics.retain(|topic| order(topic) > after);
     }
@@ -216,9 +219,7 @@ pub(crate) async fn delete_topic(
             api.copy.remove_topic(&name);
             Ok(StatusCode::NO_CONTENT)
         }
-        RemovedTopic::NotFound => {
-            Err(Problem::not_found("unknown-topic", "No such topic", format!("there is no topic {name}")))
-        }
+        RemovedTopic::NotFound => Err(unknown_topic(&name)),
         RemovedTopic::HasSubscribers => {
             let detail = format!("somebody is subscribed to topic {name}: nothing was changed");
             Err(Problem::new(StatusCode::CONFLICT, "has-subscribers", "The topic has subscribers", detail)

@@ -17,40 +17,44 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct TopologyKeeper {
     topology: Arc<dyn Topology>,
     missing: Counter<u64>,
-    /// When it was last declared, held while it is: one request mends for all.
-    declared_at: Mutex<Option<Instant>>,
+    /// When it was last declared and whether that went well, held while it is: one request mends for all.
+    declared: Mutex<Option<(Instant, bool)>>,
 }
 
 impl TopologyKeeper {
     pub(crate) fn new(topology: Arc<dyn Topology>, meter: &Meter) -> Self {
         let description = "Topics, queues and bindings that were found missing and made again";
         let missing = metrics::counter(meter, "tidings.topology.missing", description);
-        Self { topology, missing, declared_at: Mutex::default() }
+        Self { topology, missing, declared: Mutex::default() }
     }
 
     /// Declares everything for `topics`.
     pub(crate) async fn declare(&self, topics: &[TopicName]) -> Result<()> {
-        let mut declared_at = self.declared_at.lock().await;
-        self.topology.declare(topics).await?;
-        *declared_at = Some(Instant::now());
-        Ok(())
+        let mut declared = self.declared.lock().await;
+        let outcome = self.topology.declare(topics).await;
+        *declared = Some((Instant::now(), outcome.is_ok()));
+        outcome
     }
 
-    /// Declares `topic` anew after a publish that began at `since` found it, or a binding of it, missing; does nothing
-    /// where another request has done so since.
+    /// Declares `topic` anew after a publish that began at `since` found it, or a binding of it, missing. Where another
+    /// request has tried since, that is the answer.
     pub(crate) async fn mend(&self, topic: &TopicName, since: Instant) -> Result<()> {
-        let mut declared_at = self.declared_at.lock().await;
-        if declared_at.is_some_and(|at| at > since) {
-            return Ok(());
+        let mut declared = self.declared.lock().await;
+        match *declared {
+            Some((at, true)) if at > since => return Ok(()),
+            Some((at, false)) if at > since => {
+                return Err(Error::unavailable("another request could not declare it just now"));
+            }
+            _ => {}
         }
         self.missing.add(1, &[]);
         tracing::error!(
             topic = topic.as_str(),
             "a publish found the topic or its binding missing: declared anew"
         );
-        self.topology.declare(std::slice::from_ref(topic)).await?;
-        *declared_at = Some(Instant::now());
-        Ok(())
+        let outcome = self.topology.declare(std::slice::from_ref(topic)).await;
+        *declared = Some((Instant::now(), outcome.is_ok()));
+        outcome
     }
 
     /// Declares at start, then looks every `every`, until shutdown.

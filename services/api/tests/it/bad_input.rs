@@ -1,6 +1,12 @@
 //! Bad input: what each gets, and that nothing of it is published.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -55,11 +61,11 @@ async fn what_is_too_large_is_read_to_its_end_and_refused() {
     assert_eq!(reply.header("connection"), "", "the connection stays usable");
 
     let chunks = stream::iter(0..40).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 64 * 1024])));
-    let left = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(40));
+    let left = Arc::new(AtomicUsize::new(40));
     let counted = {
-        let left = std::sync::Arc::clone(&left);
+        let left = Arc::clone(&left);
         chunks.inspect(move |_| {
-            left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            left.fetch_sub(1, Relaxed);
         })
     };
     let length = (40 * 64 * 1024).to_string();
@@ -67,10 +73,14 @@ async fn what_is_too_large_is_read_to_its_end_and_refused() {
     let reply = world.call(Method::POST, PATH, &headers, Body::from_stream(counted)).await;
     let detail = "the body has 2621440 bytes, and at most 261120 are taken here";
     assert_problem(&reply, 413, "too-large", detail);
-    assert_eq!(left.load(std::sync::atomic::Ordering::Relaxed), 0, "its rest was read");
+    assert_eq!(left.load(Relaxed), 0, "its rest was read");
 
-    let headers = [("content-type", "text/plain"), ("content-length", "1000000000")];
-    let reply = world.call(Method::POST, PATH, &headers, "never read").await;
+    let length = (17 * 1024 * 1024).to_string();
+    let headers = [("content-type", "text/plain"), ("content-length", length.as_str())];
+    let reply = world.call(Method::POST, PATH, &headers, vec![b'x'; 17 * 1024 * 1024]).await;
+    assert_eq!((reply.problem().as_str(), reply.header("connection")), ("too-large", "close"));
+    let endless = stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 64 * 1024])));
+    let reply = world.post(PATH, "text/plain", Body::from_stream(endless)).await;
     assert_eq!((reply.problem().as_str(), reply.header("connection")), ("too-large", "close"));
     let headers = [("content-type", "text/plain"), ("content-length", "300000"), ("expect", "100-continue")];
     let reply = world.call(Method::POST, PATH, &headers, "never read").await;
@@ -84,6 +94,29 @@ async fn what_is_too_large_is_read_to_its_end_and_refused() {
     // Escapes do not count: what counts is the text.
     let body = format!(r#"{{"message": "{}"}}"#, r"\u00e9".repeat(MAX / 2));
     assert_eq!(world.post(PATH, "application/json", body).await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_refused_early_is_read_to_its_end_too() {
+    let world = World::new();
+    for (path, content_type) in
+        [("/v1/topics/none/messages", "text/plain"), (PATH, "image/png"), ("/nothing", "a/b")]
+    {
+        let left = Arc::new(AtomicUsize::new(3));
+        let counted = Arc::clone(&left);
+        let chunks = stream::iter(0..3).map(move |_| {
+            counted.fetch_sub(1, Relaxed);
+            Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 64 * 1024]))
+        });
+        let reply = world.post(path, content_type, Body::from_stream(chunks)).await;
+        assert!(reply.status.is_client_error());
+        assert_eq!((left.load(Relaxed), reply.header("connection")), (0, ""), "{path} {content_type}");
+    }
+    let pending = stream::pending::<Result<Bytes, std::io::Error>>();
+    let began = tokio::time::Instant::now();
+    let reply = world.post("/nothing", "text/plain", Body::from_stream(pending)).await;
+    assert_eq!((reply.problem().as_str(), reply.header("connection")), ("no-such-path", "close"));
+    assert_eq!(began.elapsed().as_secs(), 10);
 }
 
 #[tokio::test(start_paused = true)]

@@ -266,6 +266,22 @@ async fn a_missing_binding_is_mended_on_the_way() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_binding_that_cannot_be_mended_is_tried_once_for_all() {
+    // Declaring goes to the memory, whose broker is away; publishing says that the topic is missing.
+    let bus = Some(Arc::new(Stub(|_| Some(Err(Error::not_found("no such exchange"))))) as Arc<dyn Bus>);
+    let world = World::with(Setup { bus, runs: false, ..Setup::default() });
+    assert_eq!(world.get("/v1/topics").await.status, StatusCode::OK);
+    world.memory.set_away(Part::Bus, true);
+    let posts = (0..20).map(|_| world.post(PATH, "text/plain", "x"));
+    for reply in futures::future::join_all(posts).await {
+        assert_eq!(
+            (reply.status, reply.problem().as_str()),
+            (StatusCode::SERVICE_UNAVAILABLE, "not-accepted")
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn accepting_needs_only_the_broker() {
     let world = World::new();
     world.publish("before").await;

@@ -295,3 +295,17 @@ async fn messages_are_listed_newest_first_in_pages() {
     assert_eq!(listed(&between), [ids[1].clone()]);
     assert_eq!(listed(&world.get("/v1/messages?topic=other").await.json()), Vec::<String>::new());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_answers_who_waits_with_what_is_known() {
+    let world = World::new();
+    let id = world.publish("hello").await;
+    let path = format!("/v1/messages/{id}?wait=30s");
+    let began = tokio::time::Instant::now();
+    let (message, mails, ()) = tokio::join!(world.get(&path), world.get("/mailbox?wait=30s"), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.shutdown.request();
+    });
+    assert_eq!((&message.json()["state"], mails.status), (&"accepted".into(), StatusCode::OK));
+    assert_eq!(began.elapsed().as_secs(), 1);
+}
