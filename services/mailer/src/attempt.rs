@@ -269,6 +269,9 @@ impl Attempts {
 
     /// A first attempt is a child of the delivery's trace; a later one is a trace of its own that links.
     fn span(&self, delivery: &Delivery, unknown: bool) -> Span {
+        if !self.telemetry.is_recording() {
+            return Span::none(delivery.trace.clone());
+        }
         let attributes = vec![
             KeyValue::new("tidings.delivery.kind", delivery.kind.as_str()),
             KeyValue::new("tidings.delivery.attempt", i64::from(delivery.attempts) + 1),

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _};
-use opentelemetry::{KeyValue, trace::SpanKind};
 use tidings_domain::{
     Error, Result,
     dead_letter::reason,
@@ -19,12 +18,12 @@ use tidings_domain::{
     subscription::Subscription,
     time::Timestamp,
     topic::TopicName,
+    trace_context::TraceContext,
     wire::{Undecodable, change},
 };
 use tidings_runtime::{
-    conventions,
     handler::{Handler, Reject, Verdict},
-    telemetry::{Span, Telemetry},
+    telemetry::Telemetry,
 };
 
 use crate::{
@@ -68,7 +67,8 @@ struct Expansion {
     cursor: Cursor,
     moves: u32,
     verdict: Option<Verdict>,
-    span: Span,
+    /// The process span's context, which the consume loop put into the envelope.
+    trace: TraceContext,
 }
 
 /// A page of a topic's recipients, by what it comes after.
@@ -122,14 +122,6 @@ impl Expander {
                 twin.entries.push(entry);
                 continue;
             }
-            let attributes = vec![
-                KeyValue::new(conventions::MESSAGING_OPERATION_NAME, "process"),
-                KeyValue::new(conventions::MESSAGING_OPERATION_TYPE, "process"),
-                KeyValue::new(conventions::MESSAGING_MESSAGE_ID, notification.item.to_string()),
-            ];
-            let producer = std::slice::from_ref(&decoded.trace);
-            let span =
-                self.telemetry.span("process mail", SpanKind::Consumer, &decoded.trace, producer, attributes);
             expansions.push(Expansion {
                 entries: vec![entry],
                 notification,
@@ -138,7 +130,7 @@ impl Expander {
                 cursor: Cursor::Start,
                 moves: 0,
                 verdict: None,
-                span,
+                trace: decoded.trace,
             });
         }
         expansions
@@ -241,7 +233,17 @@ impl Expander {
             reserved.push((places, page, to));
         }
         let rows: Vec<_> = plans.iter().map(|plan| plan.page.clone()).collect();
-        let planned = self.deliveries.plan(plans).await?;
+        let mut span = None;
+        if self.telemetry.is_recording() {
+            let causes: Vec<_> = group.iter().map(|expansion| expansion.trace.clone()).collect();
+            span = Some(self.telemetry.statement_span("INSERT", "deliveries", &causes));
+        }
+        let planned = self.deliveries.plan(plans).await.inspect_err(|error| {
+            if let Some(span) = &mut span {
+                span.fail(error.kind.as_str(), error.context.as_str());
+            }
+        })?;
+        drop(span);
         let mut works = Vec::new();
         for (((expansion, planned), rows), (places, page, to)) in
             group.iter_mut().zip(planned).zip(rows).zip(reserved)
@@ -325,7 +327,7 @@ impl Expansion {
             topic: self.notification.topic.clone(),
             due_at: at,
             created_at: at,
-            trace: self.span.trace().clone(),
+            trace: self.trace.clone(),
         }
     }
 

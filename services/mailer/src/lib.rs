@@ -23,7 +23,7 @@ mod subjects;
 use std::sync::Arc;
 
 use tidings_domain::{
-    Error, Result,
+    Error, ErrorKind, Result,
     dead_letter::DeadLetterSource,
     id,
     ports::{Bus, Catalog, Clock, DeadLetters, Deliveries, Entropy, Items, Mail, Queue, Subscriptions},
@@ -227,8 +227,13 @@ impl Context {
     }
 }
 
-/// What a failure of the store means for a notification.
+/// What a failure of the store means for a notification. All that is written for one may be written again, so that a
+/// lost answer is an outage like any other and no failed attempt.
 fn verdict_of(error: &Error) -> Verdict {
     let detail = error.chain();
-    if error.is_outage() { Verdict::Unavailable { detail } } else { Verdict::Retry { detail } }
+    if error.is_outage() || error.kind == ErrorKind::Unknown {
+        Verdict::Unavailable { detail }
+    } else {
+        Verdict::Retry { detail }
+    }
 }

@@ -9,4 +9,5 @@ mod over_smtp;
 mod post_office;
 mod sending;
 mod shutdown;
+mod traces;
 mod world;
