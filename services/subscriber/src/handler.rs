@@ -1,13 +1,14 @@
 //! Storing a batch: one insert, and what its answers mean for each message.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tidings_domain::{
     Error, ErrorKind, Result,
+    backoff::Backoff,
     dead_letter::reason,
     message::Message,
-    ports::{Clock, Inserted, Items, NewItem, Received},
+    ports::{Clock, Entropy, Inserted, Items, NewItem, Received},
     wire::{self, Undecodable},
 };
 use tidings_runtime::{
@@ -21,10 +22,14 @@ use crate::Context;
 /// answer is neither a failed attempt nor a reason to give a message up.
 const UNKNOWN_IN_A_ROW: u32 = 3;
 
+/// The waits between them.
+const AFTER_UNKNOWN: Backoff = Backoff { first: Duration::from_millis(50), most: Duration::from_millis(500) };
+
 /// Stores messages.
 pub(crate) struct Store {
     items: Arc<dyn Items>,
     clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
     telemetry: Telemetry,
 }
 
@@ -33,6 +38,7 @@ impl Store {
         Self {
             items: Arc::clone(&context.items),
             clock: Arc::clone(&context.clock),
+            entropy: Arc::clone(&context.entropy),
             telemetry: context.telemetry.clone(),
         }
     }
@@ -76,6 +82,7 @@ impl Store {
                     if unknown >= UNKNOWN_IN_A_ROW {
                         return Err(Error::unavailable("insert items: no answer comes").with_source(error));
                     }
+                    tokio::time::sleep(AFTER_UNKNOWN.wait(unknown, &*self.entropy)).await;
                 }
                 result => return result,
             }
