@@ -8,6 +8,7 @@ use tidings_domain::{
     id::MessageId,
     item::Item,
     ports::{Captured, ChangeStream, Items, NewItem},
+    text::{MAX_MESSAGE_BYTES, Text},
 };
 use tokio::task::JoinSet;
 
@@ -19,6 +20,7 @@ use crate::{
 
 suite!(Changes {
     an_inserted_item_comes_as_it_is,
+    the_largest_item_comes_whole,
     changes_come_in_the_order_of_commits,
     what_was_there_or_refused_never_comes,
     next_waits_and_ends_empty,
@@ -80,6 +82,19 @@ async fn an_inserted_item_comes_as_it_is(fixture: Arc<dyn Fixture>) {
     assert_eq!(change.item, new);
     assert!(!change.event_id.is_empty() && !change.sequence_number.is_empty());
     assert!(change.size_bytes as usize >= new.message.text.as_str().len());
+}
+
+async fn the_largest_item_comes_whole(fixture: Arc<dyn Fixture>) {
+    let ports = fixture.open().await;
+    let mut stream = ports.changes().open().await.expect("open");
+    let mut new = item(1, 0);
+    new.message.subject = None;
+    new.message.attributes = Default::default();
+    new.message.text = Text::parse(&"🎉".repeat(MAX_MESSAGE_BYTES / 4)).expect("a text");
+    ports.items().insert(std::slice::from_ref(&new)).await.expect("insert");
+    let change = next(&mut *stream, 1).await.remove(0).content.expect("it can be read");
+    assert!(change.item.message == new.message, "the message differs");
+    assert!(change.size_bytes >= MAX_MESSAGE_BYTES as u64);
 }
 
 async fn changes_come_in_the_order_of_commits(fixture: Arc<dyn Fixture>) {

@@ -28,6 +28,8 @@ suite!(Bus {
     receive_loses_nothing_when_it_is_dropped,
     after_stop_nothing_new_is_assigned,
     stop_ends_a_waiting_receive,
+    many_stop_at_once,
+    a_consumer_dropped_while_it_waits_takes_nothing_along,
 });
 
 async fn competing_consumers_share(fixture: Arc<dyn Fixture>) {
@@ -226,4 +228,34 @@ async fn stop_ends_a_waiting_receive(fixture: Arc<dyn Fixture>) {
     let ended = tokio::time::timeout(SOON, async { futures::join!(waiting, stopping) }).await;
     let (received, ()) = ended.expect("a stop ends a receive that waits");
     assert!(received.expect("receive").is_empty());
+}
+
+async fn many_stop_at_once(fixture: Arc<dyn Fixture>) {
+    let bus = fixture.open().await.bus();
+    let mut consumers = Vec::new();
+    for _ in 0..6 {
+        consumers.push(bus.consume(Queue::Items, 2).await.expect("consume"));
+    }
+    publish(&*bus, &messages(), &["a", "b", "c", "d"]).await;
+    let stops = consumers.iter().flat_map(|consumer| [consumer.stop(), consumer.stop()]);
+    tokio::time::timeout(SOON, futures::future::join_all(stops)).await.expect("every stop ends");
+    drop(consumers);
+    let consumer = bus.consume(Queue::Items, 10).await.expect("consume");
+    assert_eq!(bodies(&receive(&*consumer, 4).await), ["a", "b", "c", "d"]);
+}
+
+async fn a_consumer_dropped_while_it_waits_takes_nothing_along(fixture: Arc<dyn Fixture>) {
+    let bus = fixture.open().await.bus();
+    for round in 0..20_u64 {
+        let consumer = bus.consume(Queue::Items, 5).await.expect("consume");
+        let waiting = tokio::time::timeout(Duration::from_micros(round * 200), consumer.receive(5, SOON));
+        let body = format!("{round:02}");
+        let publishing = async { publish(&*bus, &messages(), &[&body]).await };
+        let (received, ()) = futures::join!(waiting, publishing);
+        drop((received, consumer));
+    }
+    // Whatever was handed out to those that are gone, and never settled, is still there.
+    let consumer = bus.consume(Queue::Items, 50).await.expect("consume");
+    let expected: Vec<String> = (0..20).map(|round| format!("{round:02}")).collect();
+    assert_eq!(bodies(&receive(&*consumer, 20).await), expected);
 }

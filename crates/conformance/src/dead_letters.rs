@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use bytes::Bytes;
 use tidings_domain::{
     dead_letter::{DeadLetter, DeadLetterSelection, DeadLetterSource, reason},
     id::DeadLetterId,
@@ -17,6 +18,7 @@ use crate::{
 
 suite!(DeadLetters {
     a_letter_comes_back_as_it_was_put,
+    bodies_of_every_size_are_kept,
     putting_again_changes_nothing,
     a_list_goes_newest_first_in_pages,
     a_selection_selects,
@@ -81,6 +83,27 @@ async fn a_letter_comes_back_as_it_was_put(fixture: Arc<dyn Fixture>) {
     expected.reverse();
     let other = fixture.open().await.dead_letters();
     assert_eq!(list(&*other, &DeadLetterSelection::default()).await, expected);
+}
+
+async fn bodies_of_every_size_are_kept(fixture: Arc<dyn Fixture>) {
+    let port = fixture.open().await.dead_letters();
+    let sizes = [0, 1, 300 * 1024];
+    let letters: Vec<DeadLetter> = (1..)
+        .zip(sizes)
+        .map(|(number, size)| DeadLetter {
+            body: Bytes::from(vec![0xfe; size]),
+            headers: Default::default(),
+            ..dead_letter(number, ITEMS, reason::UNDECODABLE)
+        })
+        .collect();
+    port.put(letters.clone()).await.expect("put");
+    let mut kept = list(&*port, &DeadLetterSelection::default()).await;
+    kept.reverse();
+    assert!(
+        kept == letters,
+        "bodies of {:?} bytes",
+        kept.iter().map(|letter| letter.body.len()).collect::<Vec<_>>()
+    );
 }
 
 async fn putting_again_changes_nothing(fixture: Arc<dyn Fixture>) {

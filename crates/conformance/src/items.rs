@@ -29,6 +29,7 @@ suite!(Items {
     another_body_under_an_id_is_a_conflict,
     duplicates_within_a_batch_are_compared,
     a_batch_is_answered_in_its_own_order,
+    a_large_batch_goes_in_whole,
     of_concurrent_inserters_one_has_the_new,
     a_refused_row_does_no_harm,
     what_is_missing_is_none,
@@ -131,6 +132,17 @@ async fn a_batch_is_answered_in_its_own_order(fixture: Arc<dyn Fixture>) {
     let expected = order.map(|n| if n == 5 || n == 2 { Inserted::AlreadyThere } else { Inserted::New });
     assert_eq!(answers, expected);
     assert_eq!(insert(&*items, &[]).await, []);
+}
+
+async fn a_large_batch_goes_in_whole(fixture: Arc<dyn Fixture>) {
+    let items = fixture.open().await.items();
+    let numbers: Vec<u128> = (0..1500).rev().collect();
+    let batch: Vec<NewItem> = numbers.iter().map(|number| item(*number, 0)).collect();
+    assert!(insert(&*items, &batch).await.iter().all(|answer| *answer == Inserted::New));
+    let ids: Vec<_> = numbers.iter().map(|number| message_id(*number)).collect();
+    let found = items.get(&ids).await.expect("get");
+    let found: Vec<_> = found.into_iter().flatten().map(|row| row.message.id).collect();
+    assert_eq!(found, ids, "all of them, in the order in which they were asked for");
 }
 
 async fn of_concurrent_inserters_one_has_the_new(fixture: Arc<dyn Fixture>) {

@@ -1,6 +1,6 @@
 //! `Deliveries`: planning a notification's pages, and what is read of it all.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tidings_domain::{
     delivery::{DeliveryKey, DeliveryState, Outcome},
@@ -28,6 +28,7 @@ suite!(Deliveries {
     a_page_planned_twice_is_planned_once,
     a_page_from_elsewhere_is_told_where_it_stands,
     an_expansion_goes_page_by_page_to_its_end,
+    a_large_page_is_planned_whole,
     of_concurrent_planners_one_writes_a_page,
     plans_of_one_call_are_answered_in_order,
     a_claiming_plan_leases_what_it_makes,
@@ -133,6 +134,21 @@ async fn an_expansion_goes_page_by_page_to_its_end(fixture: Arc<dyn Fixture>) {
     assert_eq!(stands(&*port, &notification(1)).await, Cursor::Finished);
     let timeline = port.timelines(&[message_id(1)]).await.expect("timelines").remove(0);
     assert!(timeline.expanded && timeline.deliveries.pending == 9);
+}
+
+async fn a_large_page_is_planned_whole(fixture: Arc<dyn Fixture>) {
+    let port = fixture.open().await.deliveries();
+    let readers: Vec<u128> = (1..=1000).collect();
+    let planned = plan_one(&*port, plan(1, Cursor::Start, &readers, Cursor::Finished)).await;
+    assert_eq!(planned, Planned::Written(keys(1, &readers)));
+    let mut claimed = BTreeSet::new();
+    for claimer in 1..=4 {
+        let some = port.claim(250, &claim(claimer, 20)).await.expect("claim");
+        assert_eq!(some.len(), 250);
+        claimed.extend(some.into_iter().map(|claimed| claimed.delivery.key));
+    }
+    assert_eq!(claimed.len(), 1000);
+    assert_eq!(port.claim(250, &claim(5, 20)).await.expect("claim"), []);
 }
 
 async fn of_concurrent_planners_one_writes_a_page(fixture: Arc<dyn Fixture>) {
