@@ -6,7 +6,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use lettre::transport::smtp::{
     Error as LettreError,
     authentication::{Credentials, Mechanism},
-    client::{AsyncSmtpConnection, AsyncTokioStream, Certificate, TlsParameters},
+    client::{AsyncSmtpConnection, AsyncTokioStream},
     extension::ClientId,
     response::Response,
 };
@@ -19,6 +19,7 @@ use tidings_domain::{
     ports::{MailEnvelope, MailPhase, MailReply},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{Instant, timeout},
 };
@@ -27,72 +28,52 @@ use tokio_rustls::TlsConnector;
 use crate::{
     failure::{Failure, one_line},
     settings::{SmtpSettings, Tls},
-    stream::{Observed, Progress},
+    stream::Replies,
+    upgrade,
 };
 
 /// What every connection needs, made once.
 pub(crate) struct Connector {
     pub(crate) settings: SmtpSettings,
     hello: ClientId,
-    starttls: Option<TlsParameters>,
-    wrapper: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
 impl Connector {
     pub(crate) fn new(settings: SmtpSettings) -> DomainResult<Self> {
         let hello = settings.hello_name.clone().map_or_else(ClientId::default, ClientId::Domain);
-        let bad = |what: &str, error: &dyn std::error::Error| {
-            Error::misconfigured(format!("mail server {}: {what}: {error}", settings.server()))
+        let tls = match settings.tls {
+            Tls::None => None,
+            Tls::StartTls | Tls::Wrapper => Some(tls(&settings).map_err(|error| {
+                Error::misconfigured(format!("TLS for the mail server {}", settings.server()))
+                    .with_source(error)
+            })?),
         };
-        let mut starttls = None;
-        let mut wrapper = None;
-        match settings.tls {
-            Tls::None => {}
-            Tls::StartTls => {
-                let mut builder = TlsParameters::builder(settings.host.clone());
-                if let Some(pem) = &settings.ca_pem {
-                    let certificate =
-                        Certificate::from_pem(pem).map_err(|error| bad("the CA file", &error))?;
-                    builder = builder.add_root_certificate(certificate);
-                }
-                starttls = Some(builder.build_rustls().map_err(|error| bad("TLS", &error))?);
-            }
-            Tls::Wrapper => {
-                let name =
-                    ServerName::try_from(settings.host.clone()).map_err(|error| bad("the host", &error))?;
-                let config = client_config(&settings).map_err(|error| bad("TLS", &*error))?;
-                wrapper = Some((TlsConnector::from(Arc::new(config)), name));
-            }
-        }
-        Ok(Self { settings, hello, starttls, wrapper })
+        Ok(Self { settings, hello, tls })
     }
 
     /// A connection that has said EHLO, is encrypted as the settings demand, and logged in.
     pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
         let deadlines = &self.settings.deadlines;
-        let tcp = self.dial().await?;
+        let mut tcp = self.dial().await?;
         let peer = tcp.peer_addr().map_err(|error| Failure::lost(MailPhase::Connect, &error))?;
-        let progress = Arc::new(Progress::default());
-        let stream: Box<dyn AsyncTokioStream> = match &self.wrapper {
-            None => Box::new(Observed::new(tcp, peer, Arc::clone(&progress))),
+        let smtp = match &self.tls {
+            None => self.greet(Replies::new(tcp, peer, "")).await?,
             Some((connector, name)) => {
+                let starttls = self.settings.tls == Tls::StartTls;
+                if starttls {
+                    upgrade::ask(&mut tcp, &self.hello, deadlines).await?;
+                }
                 let handshake = timeout(deadlines.starttls, connector.connect(name.clone(), tcp)).await;
                 let tls = handshake
                     .map_err(|_| Failure::overdue(MailPhase::StartTls, deadlines.starttls))?
                     .map_err(|error| Failure::lost(MailPhase::StartTls, &error))?;
-                Box::new(Observed::new(tls, peer, Arc::clone(&progress)))
+                // After STARTTLS there is no second greeting, and lettre waits for one.
+                let first = if starttls { "220 encrypted\r\n" } else { "" };
+                self.greet(Replies::new(tls, peer, first)).await?
             }
         };
-        if self.starttls.is_some() {
-            progress.to_be_encrypted();
-        }
-        let smtp = self.greet(stream, &progress).await?;
         let mut connection = Connection { smtp, mails: 0 };
-        if let Some(parameters) = &self.starttls {
-            let upgrade = connection.smtp.starttls(parameters.clone(), &self.hello);
-            within(MailPhase::StartTls, deadlines.starttls, upgrade).await?;
-            progress.encrypted();
-        }
         if let Some(login) = &self.settings.login {
             let credentials = Credentials::new(login.user.clone(), login.password.clone());
             let auth = connection.smtp.auth(&[Mechanism::Plain, Mechanism::Login], &credentials);
@@ -114,11 +95,12 @@ impl Connector {
     }
 
     /// Reads the greeting and says EHLO, each under its own deadline though lettre does both in one call.
-    async fn greet(
-        &self,
-        stream: Box<dyn AsyncTokioStream>,
-        progress: &Progress,
-    ) -> Result<AsyncSmtpConnection, Failure> {
+    async fn greet<S>(&self, stream: Replies<S>) -> Result<AsyncSmtpConnection, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+    {
+        let progress = stream.progress();
+        let stream: Box<dyn AsyncTokioStream> = Box::new(stream);
         let deadlines = &self.settings.deadlines;
         let mut connecting = std::pin::pin!(AsyncSmtpConnection::connect_with_transport(stream, &self.hello));
         let mut until = Instant::now() + deadlines.greeting;
@@ -146,8 +128,11 @@ impl Connector {
     }
 }
 
-/// rustls with the system's certificates and those of the settings.
-fn client_config(settings: &SmtpSettings) -> Result<ClientConfig, Box<dyn std::error::Error + Send + Sync>> {
+/// rustls with the system's certificates and those of the settings, for the host of the settings.
+fn tls(
+    settings: &SmtpSettings,
+) -> Result<(TlsConnector, ServerName<'static>), Box<dyn std::error::Error + Send + Sync>> {
+    let name = ServerName::try_from(settings.host.clone())?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(pem) = &settings.ca_pem {
@@ -157,7 +142,8 @@ fn client_config(settings: &SmtpSettings) -> Result<ClientConfig, Box<dyn std::e
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    Ok((TlsConnector::from(Arc::new(config)), name))
 }
 
 async fn within<T>(

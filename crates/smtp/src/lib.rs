@@ -1,7 +1,7 @@
 //! The [`Mail`](tidings_domain::ports::Mail) port over SMTP (RFC 5321).
 //!
-//! lettre speaks the protocol on a stream of ours that sends every write at once (no Nagle delay). Each connection
-//! belongs to a task of its own: a caller talks to it through channels, so that a caller who goes away in the middle
+//! lettre speaks the protocol on a stream of ours that sends every write at once (no Nagle delay) and brings replies into
+//! the form that lettre reads. Each connection belongs to a task of its own: a caller talks to it through channels, so that a caller who goes away in the middle
 //! never leaves it out of step. It is used again only after a clean finish. Every phase has a deadline.
 //!
 //! What a failure means:
@@ -25,6 +25,7 @@ mod pool;
 mod session;
 mod settings;
 mod stream;
+mod upgrade;
 
 pub use mail::SmtpMail;
 pub use settings::{Deadlines, Login, SmtpSettings, Tls};

@@ -109,6 +109,27 @@ async fn replies_in_pieces_are_whole_replies() {
 }
 
 #[tokio::test]
+async fn a_reply_in_an_unusual_form_is_a_reply() {
+    // Not UTF-8; no text; lines that end with LF alone. Read as no reply, each would be an unknown outcome.
+    for reply in
+        [&b"250 angenommen f\xfcr Sie\r\n"[..], b"250\r\n", b"250-one\n250 two\n", b"250-2.0.0\r\n250\r\n"]
+    {
+        let server = SmtpServer::start().await;
+        server.on(Step::Message, Act::Garbage(reply));
+        let mail = mail(SmtpSettings { max_connections: 1, ..impatient(&server) });
+        for _ in 0..2 {
+            let taken = send(&mail, "ann@example.org", MESSAGE).await;
+            assert_eq!(taken.expect("a reply of 250 takes the mail").code, 250);
+        }
+        assert_eq!(server.seen().sessions, 1, "{reply:?}");
+    }
+    let server = SmtpServer::start().await;
+    server.on(Step::Rcpt, Act::Garbage(b"550 Benutzer nicht verf\xfcgbar\n"));
+    let error = send(&mail(impatient(&server)), "ann@example.org", MESSAGE).await.unwrap_err();
+    assert_eq!((error.class, error.code), (MailErrorClass::Recipient, 550));
+}
+
+#[tokio::test]
 async fn a_refused_recipient_costs_no_connection() {
     let server = SmtpServer::start().await;
     server.rule(Rule::new(Step::Rcpt, Act::Reply("550 5.1.1 no such user")).to("ann@example.org"));
