@@ -164,19 +164,25 @@ fn answer(headers: &HeaderMap, outcome: Result<Shown>) -> Response {
 fn page(shown: &Shown) -> Response {
     let Subscription { topic, email, .. } = &shown.subscription;
     let (topic, email) = (html::escape(topic.as_str()), html::escape(email.as_str()));
-    let what = format!("mails of the topic <strong>{topic}</strong> to <strong>{email}</strong>");
     let button = |word: &str| format!("\n<form method=\"post\"><button>{word}</button></form>");
+    let gets = format!("<strong>{email}</strong> gets mails of the topic <strong>{topic}</strong>");
     let (title, body) = match (shown.act, shown.is_done) {
         (Act::Confirm, false) => {
-            ("Confirm your subscription", format!("<p>You asked for {what}.</p>{}", button("Confirm")))
+            let body = format!("<p>Once you confirm, {gets}.</p>{}", button("Confirm"));
+            ("Confirm your subscription", body)
         }
         (Act::Confirm, true) => {
-            ("Confirmed", format!("<p>From now on there are {what}. Each has a link to end that.</p>"))
+            ("Confirmed", format!("<p>From now on {gets}. Each has a link to end that.</p>"))
         }
         (Act::Unsubscribe, false) => {
-            ("Unsubscribe", format!("<p>End the {what}?</p>{}", button("Unsubscribe")))
+            ("Unsubscribe", format!("<p>Now {gets}. End that?</p>{}", button("Unsubscribe")))
         }
-        (Act::Unsubscribe, true) => ("Unsubscribed", format!("<p>There are no more {what}.</p>")),
+        (Act::Unsubscribe, true) => (
+            "Unsubscribed",
+            format!(
+                "<p><strong>{email}</strong> gets no more mails of the topic <strong>{topic}</strong>.</p>"
+            ),
+        ),
     };
     html::page(StatusCode::OK, title, &body)
 }
