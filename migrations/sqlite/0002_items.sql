@@ -1,7 +1,8 @@
 -- One row per message id. `insert into items (topic, message) values ('messages', 'hello')` is enough, by anyone: the rest has
 -- defaults, and the row is mailed like every other.
 -- The checks hold what the product holds every text to (docs: "On the wire"). SQLite's text functions stop at a NUL, so
--- that lengths are taken of the bytes.
+-- that lengths are taken of the bytes; and its patterns read U+FFFE and U+FFFF as U+FFFD, which is a character like any
+-- other, so that these two are looked for by their bytes.
 
 CREATE TABLE items (
     id TEXT NOT NULL PRIMARY KEY
@@ -25,14 +26,14 @@ CREATE TABLE items (
     message TEXT NOT NULL
         CONSTRAINT message_is_1_to_261120_bytes CHECK (length(CAST(message AS BLOB)) BETWEEN 1 AND 261120)
         CONSTRAINT message_has_no_control_characters_but_tab_cr_lf CHECK (
-            instr(message, char(0)) = 0
-            AND message NOT GLOB '*[' || char(1) || '-' || char(8, 11, 12, 14) || '-' || char(31, 65534, 65535) || ']*'
+            instr(message, char(0)) = 0 AND instr(message, char(65534)) = 0 AND instr(message, char(65535)) = 0
+            AND message NOT GLOB '*[' || char(1) || '-' || char(8, 11, 12, 14) || '-' || char(31) || ']*'
         ),
     subject TEXT
         CONSTRAINT subject_is_1_to_99_characters CHECK (length(subject) BETWEEN 1 AND 99)
         CONSTRAINT subject_is_one_line_without_control_characters CHECK (
-            instr(subject, char(0)) = 0
-            AND subject NOT GLOB '*[' || char(1) || '-' || char(8, 10) || '-' || char(31, 133, 8232, 8233, 65534, 65535) || ']*'
+            instr(subject, char(0)) = 0 AND instr(subject, char(65534)) = 0 AND instr(subject, char(65535)) = 0
+            AND subject NOT GLOB '*[' || char(1) || '-' || char(8, 10) || '-' || char(31, 133, 8232, 8233) || ']*'
         ),
     content_type TEXT NOT NULL DEFAULT 'text/plain; charset=utf-8'
         CONSTRAINT content_type_is_1_to_255_bytes_without_control_characters CHECK (
@@ -40,7 +41,8 @@ CREATE TABLE items (
             OR (
                 length(CAST(content_type AS BLOB)) BETWEEN 1 AND 255
                 AND instr(content_type, char(0)) = 0
-                AND content_type NOT GLOB '*[' || char(1) || '-' || char(8, 10) || '-' || char(31, 65534, 65535) || ']*'
+                AND instr(content_type, char(65534)) = 0 AND instr(content_type, char(65535)) = 0
+                AND content_type NOT GLOB '*[' || char(1) || '-' || char(8, 10) || '-' || char(31) || ']*'
             )
         ),
     attributes TEXT NOT NULL DEFAULT '{}'

@@ -57,7 +57,9 @@ macro_rules! give_back {
         concat!(
             "UPDATE ",
             $table,
-            " SET opened = opened - 1 WHERE number IN (SELECT value FROM json_each(?1))"
+            " SET opened = opened - back.times
+            FROM (SELECT value, count(*) AS times FROM json_each(?1) GROUP BY value) AS back
+            WHERE number = back.value"
         )
     };
 }

@@ -1,0 +1,157 @@
+//! Other programs that write into the file.
+
+use std::time::{Duration, Instant};
+
+use tidings_domain::{
+    ErrorKind,
+    id::MessageId,
+    ports::{BusTopic, Settlement},
+    topic::TopicName,
+};
+
+use crate::values::{SOON, consumer, envelope, foreign, item, next, open, publish, receive};
+
+#[tokio::test]
+async fn rows_that_others_add_are_seen_within_100_ms() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let mut other = foreign(folder.path()).await;
+    let mut stream = store.changes().open().await.unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        let waiting = stream.next(1, SOON);
+        let inserting = async {
+            sqlx::query("INSERT INTO items (topic, message) VALUES ('messages', 'by hand')")
+                .execute(&mut other)
+                .await
+                .unwrap();
+            Instant::now()
+        };
+        let (captured, inserted_at) = tokio::join!(waiting, inserting);
+        waits.push(inserted_at.elapsed());
+        let change = captured.unwrap().remove(0).content.unwrap();
+        assert_eq!(change.item.message.text.as_str(), "by hand");
+        assert_eq!(change.item.message.id.0.get_version_num(), 4);
+    }
+    // The median, since the machine may be busy with something else once.
+    waits.sort();
+    assert!(waits[4] < Duration::from_millis(100), "{waits:?}");
+}
+
+#[tokio::test]
+async fn a_row_that_is_no_item_comes_as_its_bytes_and_holds_nothing_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let mut other = foreign(folder.path()).await;
+    sqlx::query("INSERT INTO items (topic, message) VALUES ('messages', CAST(x'68c32869' AS TEXT))")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    store.items().insert(&[item(1, "good")]).await.unwrap();
+    let mut stream = store.changes().open().await.unwrap();
+    let captured = next(&mut *stream, 2).await;
+    let (bytes, reason) = captured[0].content.as_ref().unwrap_err();
+    assert!(String::from_utf8_lossy(bytes).contains("\"topic\":\"messages\""), "{bytes:?}");
+    assert!(reason.contains("not UTF-8"), "{reason}");
+    assert_eq!(captured[1].content.as_ref().unwrap().item.message.text.as_str(), "good");
+    stream.confirm(captured[1].position).await.unwrap();
+    assert_eq!(store.changes().backlog().await.unwrap(), 0);
+    // Listing leaves it out and goes on.
+    let listed = store.items().list(&Default::default()).await.unwrap();
+    assert_eq!(listed.data.len(), 1);
+}
+
+#[tokio::test]
+async fn an_item_that_was_taken_out_before_it_was_seen_is_no_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    store.items().insert(&[item(1, "gone"), item(2, "stays")]).await.unwrap();
+    let gone = "DELETE FROM items WHERE message = 'gone'";
+    sqlx::query(gone).execute(&mut foreign(folder.path()).await).await.unwrap();
+    let mut stream = store.changes().open().await.unwrap();
+    let captured = next(&mut *stream, 1).await;
+    assert_eq!(captured[0].content.as_ref().unwrap().item.message.text.as_str(), "stays");
+    stream.confirm(captured[0].position).await.unwrap();
+    assert_eq!(store.changes().backlog().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn event_ids_are_never_used_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let mut seen = std::collections::BTreeSet::new();
+    for number in 1..=3 {
+        store.items().insert(&[item(number, "x")]).await.unwrap();
+        let mut stream = store.changes().open().await.unwrap();
+        let captured = next(&mut *stream, 1).await;
+        // Confirmed and removed: the table of changes is empty for the next.
+        stream.confirm(captured[0].position).await.unwrap();
+        assert!(seen.insert(captured[0].content.as_ref().unwrap().event_id.clone()));
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_another_program_leaves_open_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let mut other = foreign(folder.path()).await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let bus = store.bus();
+    let bodies = ["waits"];
+    let (answers, ()) = tokio::join!(publish(&*bus, &bodies), async {
+        // Reads are not held up meanwhile.
+        store.items().ping().await.unwrap();
+        sqlx::query("COMMIT").execute(&mut other).await.unwrap();
+    });
+    answers.into_iter().for_each(|answer| answer.unwrap());
+}
+
+#[tokio::test]
+async fn a_message_that_another_program_puts_into_a_queue_clashes_with_none_of_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    publish(&*store.bus(), &["first"]).await.remove(0).unwrap();
+    let consumer = consumer(&store).await;
+    assert_eq!(receive(&*consumer, 1).await[0].envelope.body, "first");
+    let mut other = foreign(folder.path()).await;
+    let put = "INSERT INTO queue_items (opened, headers, body) VALUES (0, '{}', x'7468656972')";
+    sqlx::query(put).execute(&mut other).await.unwrap();
+    // Ours would get the same number: it is written all the same.
+    publish(&*store.bus(), &["ours"]).await.remove(0).unwrap();
+    let mut bodies: Vec<_> = Vec::new();
+    while !bodies.contains(&"ours".into()) {
+        bodies.extend(receive(&*consumer, 1).await.into_iter().map(|received| received.envelope.body));
+    }
+    drop(consumer);
+    store.close().await;
+    // Theirs comes with the next start at the latest.
+    let store = open(folder.path()).await;
+    let consumer = crate::values::consumer(&store).await;
+    let mut all: Vec<_> =
+        receive(&*consumer, 3).await.into_iter().map(|received| received.envelope.body).collect();
+    all.sort();
+    assert_eq!(all, ["first", "ours", "their"]);
+}
+
+#[tokio::test]
+async fn a_topic_whose_row_is_gone_takes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let orders = TopicName::parse("orders").unwrap();
+    store.topology().declare(std::slice::from_ref(&orders)).await.unwrap();
+    sqlx::query("DELETE FROM bus_topics WHERE name = 'tidings-topic-orders'")
+        .execute(&mut foreign(folder.path()).await)
+        .await
+        .unwrap();
+    let bus = store.bus();
+    let batch = || vec![envelope("x")];
+    let topic = BusTopic::Messages(orders.clone());
+    let (refused, taken) = tokio::join!(bus.publish(&topic, batch()), publish(&*bus, &["y"]));
+    assert_eq!(refused[0].as_ref().unwrap_err().kind, ErrorKind::NotFound);
+    assert!(taken[0].is_ok());
+    let consumer = consumer(&store).await;
+    let received = receive(&*consumer, 1).await;
+    assert_eq!(received[0].envelope.body, "y");
+    assert!(consumer.settle(vec![(received[0].lease, Settlement::Done)]).await[0].is_ok());
+    assert_eq!(store.items().get(&[MessageId(uuid::Uuid::nil())]).await.unwrap(), [None]);
+}
