@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use bytes::Bytes;
 use opentelemetry::{KeyValue, trace::SpanKind};
 use tidings_domain::{
     ErrorKind, Result,
@@ -85,20 +86,10 @@ impl Attempts {
         else {
             return Some(Outcome::Suppressed);
         };
-        let written = match (delivery.kind, &work.item) {
-            (DeliveryKind::Confirmation, _) => {
-                self.mails.confirmation(delivery, subscription, self.clock.now())
-            }
-            (DeliveryKind::Item, Some(item)) => self.mails.item(item, delivery, subscription),
-            (DeliveryKind::Item, None) => {
-                let detail = "the item that the mail is about is not there".to_owned();
-                return Some(self.failed(delivery, reason::ITEM_MISSING, detail, None, false));
-            }
-        };
-        let message = match written {
-            Ok(message) => message,
-            Err(error) => return Some(self.failed(delivery, reason::REJECTED, error.chain(), None, false)),
-        };
+        if delivery.kind == DeliveryKind::Item && work.item.is_none() {
+            let detail = "the item that the mail is about is not there".to_owned();
+            return Some(self.failed(delivery, reason::ITEM_MISSING, detail, None, false));
+        }
         let mut span = self.span(delivery, work.claimed.unknown);
         let envelope = MailEnvelope { from: self.settings.mail_from.clone(), to: subscription.email.clone() };
         let begun = tokio::select! {
@@ -110,9 +101,12 @@ impl Attempts {
             Ok(transaction) => transaction,
             Err(error) => return Some(self.after_error(delivery, subscription, error, &mut span).await),
         };
-        if self.outage.passed() {
-            tracing::info!("the mail server takes mails again");
-        }
+        self.server_takes_mails();
+        // Written only now: many wait for a session, few have one.
+        let message = match self.write(work, subscription) {
+            Ok(message) => message,
+            Err(error) => return Some(self.failed(delivery, reason::REJECTED, error.chain(), None, false)),
+        };
         let until = self.clock.now().plus(self.settings.lease());
         match self.sending.call((delivery.key, work.claimed.token)).await {
             Ok(Sending::Recorded) => held.extended(until),
@@ -134,6 +128,20 @@ impl Attempts {
                 Some(Outcome::Sent { answer: self.reply(&reply, &subscription.email) })
             }
             Err(error) => Some(self.after_error(delivery, subscription, error, &mut span).await),
+        }
+    }
+
+    fn write(&self, work: &Work, subscription: &Subscription) -> Result<Bytes> {
+        let delivery = &work.claimed.delivery;
+        match &work.item {
+            Some(item) => self.mails.item(item, delivery, subscription),
+            None => self.mails.confirmation(delivery, subscription, self.clock.now()),
+        }
+    }
+
+    fn server_takes_mails(&self) {
+        if self.outage.passed() {
+            tracing::info!("the mail server takes mails again");
         }
     }
 
@@ -164,6 +172,10 @@ impl Attempts {
         span.fail(error_type(error.class), error.text.clone());
         let answer = error.answer(self.clock.now());
         let said = format!("{}, {}: {} {}", server_did(&error), error.phase.as_str(), error.code, error.text);
+        if error.code != 0 && !matches!(error.class, MailErrorClass::Login | MailErrorClass::Unavailable) {
+            // It refuses this mail, and works.
+            self.server_takes_mails();
+        }
         match error.class {
             MailErrorClass::Permanent | MailErrorClass::Recipient => {
                 tracing::info!(delivery = %key, phase = error.phase.as_str(), code = error.code, "a mail was refused");

@@ -95,21 +95,35 @@ impl Claimer {
         let claim = claim(&self.owner, &*self.clock, &*self.entropy, self.settings.lease());
         let claimed = self.deliveries.claim(max, &claim).await?;
         let count = claimed.len();
-        self.hand_over(claimed, places).await?;
-        match (trial, count) {
-            (true, 0) => drop(self.outage.passed()),
-            (true, _) => {
-                let decided = self.outage.changed_from(&Mode::Trial);
-                let _ = tokio::time::timeout(TRIAL, decided).await;
-                return Ok(true);
-            }
-            (false, 0) if !more => self.idle_or_told(CROWDED).await,
-            (false, _) => {}
+        if trial {
+            self.hand_over(claimed, places, true).await?;
+            return Ok(self.trial(count).await);
+        }
+        self.hand_over(claimed, places, false).await?;
+        if count == 0 && !more {
+            // Others were faster, or what is due is held by someone whose clock differs.
+            self.idle_or_told(CROWDED).await;
         }
         Ok(count > 0 && count == max as usize)
     }
 
-    async fn hand_over(&self, claimed: Vec<ClaimedDelivery>, places: Places) -> Result<()> {
+    /// Waits until the mail on trial has decided something, or is over without deciding anything.
+    async fn trial(&self, count: usize) -> bool {
+        if count == 0 {
+            // Nothing is due: the answer to the probe is all that is to be known.
+            self.outage.passed();
+            return true;
+        }
+        tokio::select! {
+            biased;
+            () = self.outage.changed_from(&Mode::Trial) => {}
+            () = self.outbox.freed() => {}
+            () = tokio::time::sleep(TRIAL) => {}
+        }
+        true
+    }
+
+    async fn hand_over(&self, claimed: Vec<ClaimedDelivery>, places: Places, trial: bool) -> Result<()> {
         if claimed.is_empty() {
             return Ok(());
         }
@@ -120,6 +134,10 @@ impl Claimer {
                 return Err(error);
             }
         };
+        if trial {
+            // Loading gave back the places that one mail does not need.
+            self.outbox.forget_freed();
+        }
         if let Err(works) = self.outbox.hand_over(works) {
             let claimed: Vec<_> = works.into_iter().map(|work| work.claimed).collect();
             release(&*self.deliveries, &*self.clock, &claimed).await;

@@ -6,23 +6,34 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use tidings_domain::{delivery::ClaimedDelivery, subscription::Subscription};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::message::PreparedItem;
 
 /// The right to have deliveries under way; given back when it is dropped.
-pub(crate) struct Places(OwnedSemaphorePermit);
+pub(crate) struct Places {
+    permits: OwnedSemaphorePermit,
+    freed: Arc<Notify>,
+}
 
 impl Places {
     /// How many.
     pub(crate) fn count(&self) -> usize {
-        self.0.num_permits()
+        self.permits.num_permits()
     }
 
     /// One of them for one delivery.
     pub(crate) fn take_one(&mut self) -> Option<Self> {
-        self.0.split(1).map(Self)
+        let permits = self.permits.split(1)?;
+        Some(Self { permits, freed: Arc::clone(&self.freed) })
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.freed.notify_one();
     }
 }
 
@@ -61,6 +72,7 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     handed: Notify,
     planned: Notify,
+    freed: Arc<Notify>,
 }
 
 impl Outbox {
@@ -73,6 +85,7 @@ impl Outbox {
             state: Mutex::new(State { queue: VecDeque::new(), gate: Gate::Closed }),
             handed: Notify::new(),
             planned: Notify::new(),
+            freed: Arc::default(),
         }
     }
 
@@ -87,7 +100,7 @@ impl Outbox {
             return None;
         }
         let count = u32::try_from(count).ok().filter(|count| *count > 0)?;
-        Arc::clone(&self.places).try_acquire_many_owned(count).ok().map(Places)
+        Arc::clone(&self.places).try_acquire_many_owned(count).ok().map(|permits| self.of(permits))
     }
 
     /// At least one place, waiting for it; up to `wanted` when they become free within `patience`.
@@ -97,11 +110,11 @@ impl Outbox {
         let many = Arc::clone(&self.places).acquire_many_owned(u32::try_from(wanted).unwrap_or(1));
         let Ok(permits) = tokio::time::timeout(patience, many).await else {
             let one = Arc::clone(&self.places).acquire_owned().await.expect(closed);
-            let mut places = Places(one);
+            let mut places = self.of(one);
             places.add_free(self, wanted - 1);
             return places;
         };
-        let mut places = Places(permits.expect(closed));
+        let mut places = self.of(permits.expect(closed));
         places.add_free(self, self.size);
         places
     }
@@ -147,6 +160,20 @@ impl Outbox {
         self.planned.notified().await;
     }
 
+    /// Ends when places were given back since the last time.
+    pub(crate) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// Forgets that places were given back.
+    pub(crate) fn forget_freed(&self) {
+        let _ = self.freed.notified().now_or_never();
+    }
+
+    fn of(&self, permits: OwnedSemaphorePermit) -> Places {
+        Places { permits, freed: Arc::clone(&self.freed) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,7 +187,7 @@ impl Places {
             && most > 0
             && let Ok(more) = Arc::clone(&outbox.places).try_acquire_many_owned(most)
         {
-            self.0.merge(more);
+            self.permits.merge(more);
         }
     }
 }

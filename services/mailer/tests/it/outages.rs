@@ -141,3 +141,36 @@ async fn a_bus_or_store_away_at_the_start_is_waited_for() {
         assert!(world.letters().await.is_empty());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_refusals_and_the_unsubscribed_hold_up_nobody() {
+    let world = World::new();
+    let _mailer = world.start();
+    let mut gone = Vec::new();
+    for number in 0..100 {
+        let to = format!("a{number:03}@example.org");
+        let subscription = world.subscribe(&to).await;
+        if number % 2 == 0 {
+            gone.push(subscription.id);
+        } else if number < 90 {
+            let no = error(MailPhase::RcptTo, MailErrorClass::Recipient, 550, "5.1.1 no such user");
+            world.office.script(&to, [], Act::RefuseBegin(no));
+        }
+    }
+    world.office.set_down(Some(away()));
+    let id = world.post("x", json!({})).await;
+    world.until("all are planned", || async { world.deliveries(id.uuid()).await.len() == 100 }).await;
+    for id in gone {
+        world.memory.subscriptions().remove(id).await.unwrap();
+    }
+    world.until("it waits", || async { world.part("send mails").contains("Waiting") }).await;
+    world.office.set_down(None);
+    let back = tokio::time::Instant::now();
+    world
+        .until("nothing is open", || async {
+            world.deliveries(id.uuid()).await.iter().all(|row| !row.state.is_open())
+        })
+        .await;
+    assert!(back.elapsed() < Duration::from_secs(35), "one at a time for {:?}", back.elapsed());
+    assert_eq!(world.office.recipients().len(), 5);
+}
