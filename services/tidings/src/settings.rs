@@ -18,10 +18,7 @@ use self::{
     layers::{Layers, Origin},
     secret::SecretText,
 };
-use crate::{
-    http,
-    profile::{Profile, Role},
-};
+use crate::{http, profile::Profile};
 
 mod check;
 pub(crate) mod faults;

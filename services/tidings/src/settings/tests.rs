@@ -1,6 +1,7 @@
 //! The settings are read, laid over one another and checked; faults are told together.
 
 use super::*;
+use crate::profile::Role;
 
 fn sources(variables: &[(&str, &str)]) -> Sources {
     let file = tempfile::NamedTempFile::new().unwrap();

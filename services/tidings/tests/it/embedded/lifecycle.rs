@@ -43,45 +43,6 @@ async fn shell(line: &str) -> Value {
 }
 
 #[tokio::test]
-async fn sigterm_finishes_what_is_under_way_and_nothing_is_lost() {
-    let mut server = Server::start().await;
-    server.subscribe("reader@example.com").await;
-    let mut ids = Vec::new();
-    for number in 0..50 {
-        ids.push(server.publish(&format!("message {number} before the stop")).await);
-    }
-    let ended = server.stop().await;
-    assert!(ended.success(), "{ended}:\n{}", server.log());
-    assert!(server.client.get(&server.url).send().await.is_err());
-    server.restart().await;
-    for id in &ids {
-        let status = server.finished(id).await;
-        assert_eq!(status["deliveries"]["sent"], 1, "{status:#}");
-        let deliveries = server.get(&format!("/v1/messages/{id}/deliveries")).await;
-        assert_eq!(deliveries["data"][0]["attempts"], 1, "a stop counts no attempt: {deliveries:#}");
-    }
-    assert_eq!(server.mails("reader@example.com", "before the stop").await, ids.len());
-    assert_eq!(server.get("/v1/dead-letters").await["data"].as_array().unwrap().len(), 0);
-}
-
-#[tokio::test]
-async fn what_was_accepted_survives_kill_9() {
-    let mut server = Server::start_with(&[("TIDINGS_MAILER_LEASE_MS", "2000")]).await;
-    server.subscribe("reader@example.com").await;
-    let mut ids = Vec::new();
-    for number in 0..30 {
-        ids.push(server.publish(&format!("message {number} before the kill")).await);
-    }
-    server.kill().await;
-    server.restart().await;
-    for id in &ids {
-        let status = server.finished(id).await;
-        assert_eq!(status["deliveries"]["sent"], 1, "{status:#}");
-    }
-    assert!(server.mails("reader@example.com", "before the kill").await >= ids.len());
-}
-
-#[tokio::test]
 async fn requests_that_wait_do_not_hold_up_a_stop() {
     let mut server = Server::start_with(&[("TIDINGS_GRACE_S", "20")]).await;
     let mut waiting = Vec::new();

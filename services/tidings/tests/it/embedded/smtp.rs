@@ -98,8 +98,7 @@ async fn a_550_fails_one_recipient_with_a_dead_letter_and_no_other() {
     let server = start(&smtp).await;
     subscribe(&server, &["gone@example.com", "reader@example.com"]).await;
     smtp.rule(
-        Rule::new(Step::Rcpt, Act::Reply("550 5.1.1 <gone@example.com> no such user"))
-            .to("gone@example.com"),
+        Rule::new(Step::Rcpt, Act::Reply("550 5.1.1 <gone@example.com> no such user")).to("gone@example.com"),
     );
     let id = server.publish("to two").await;
     let status = server.finished(&id).await;
