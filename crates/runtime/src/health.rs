@@ -8,6 +8,9 @@ use std::{
 use serde::Serialize;
 use tidings_domain::ports::{Dependency, DependencyState};
 
+/// What a part waits for before it has said anything.
+const STARTING: &str = "starting";
+
 /// How a part is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", content = "reason", rename_all = "snake_case")]
@@ -71,7 +74,7 @@ impl Health {
     /// A part named `name`, waiting to start.
     pub fn part(&self, name: impl Into<Arc<str>>) -> Part {
         let part = Part { health: self.clone(), name: name.into() };
-        part.set(PartState::Waiting("starting".to_owned()));
+        part.set(PartState::Waiting(STARTING.to_owned()));
         part
     }
 
@@ -108,6 +111,10 @@ impl Part {
         }
         let part = &*self.name;
         match state {
+            // Every part starts; that one is up again is news.
+            PartState::Up if before == Some(PartState::Waiting(STARTING.to_owned())) => {
+                tracing::debug!(part, "up")
+            }
             PartState::Up if before.is_some() => tracing::info!(part, "up"),
             PartState::Degraded(reason) => tracing::warn!(part, reason, "degraded"),
             PartState::Waiting(reason) if before.is_some() => tracing::warn!(part, reason, "waiting"),
