@@ -137,6 +137,7 @@ impl Layers {
     }
 
     /// The tree again, as [`Layers::new`] took it.
+    #[cfg(test)]
     pub(crate) fn tree(&self) -> Value {
         let mut tree = Value::Object(Map::new());
         for (key, layered) in self.iter() {

@@ -11,11 +11,6 @@ pub(crate) const MASK: &str = "********";
 pub(crate) struct SecretText(String);
 
 impl SecretText {
-    /// Wraps what was read.
-    pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
     /// The text itself, for the one place that needs it.
     pub(crate) fn expose(&self) -> &str {
         &self.0
@@ -54,7 +49,7 @@ mod tests {
 
     #[test]
     fn a_secret_does_not_print() {
-        let secret = SecretText::new("hunter2");
+        let secret = SecretText("hunter2".to_owned());
         assert_eq!(format!("{secret:?}"), MASK);
         assert_eq!(serde_json::to_string(&secret).unwrap(), format!("\"{MASK}\""));
     }
