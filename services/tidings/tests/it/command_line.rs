@@ -85,6 +85,11 @@ async fn usage_is_2_and_no_server_is_3() {
 async fn the_clients_do_what_curl_does() {
     let key = "0123456789abcdef0123456789abcdef";
     let server = Server::start_with(&[("TIDINGS_AUTH", "required"), ("TIDINGS_ADMIN_KEY", key)]).await;
+    assert!(
+        server.banner.contains("Bearer $TIDINGS_KEY") && !server.banner.contains(key),
+        "{}",
+        server.banner
+    );
     let folder = tempfile::tempdir().unwrap();
     let settings = [("TIDINGS_URL", server.url.as_str()), ("TIDINGS_KEY", key)];
     let tidings = async |arguments: &[&str]| run(folder.path(), &settings, arguments).await;
