@@ -89,3 +89,21 @@ async fn a_dropped_loop_leaves_nothing_running() {
     assert!(dropped.load(Ordering::SeqCst));
     assert_eq!(setup.bus.log(), ["open", "dropped a"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_while_stopping_is_given_back_and_not_left_to_its_lease() {
+    let (setup, mut tasks) = (Setup::new(), JoinSet::new());
+    let handler = Script::new(|texts| {
+        async move {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            vec![retry(); texts.len()]
+        }
+        .boxed()
+    });
+    setup.bus.send(["a", "b"]);
+    setup.start(&handler, &mut tasks);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    setup.stop(&mut tasks).await;
+    assert_eq!(setup.bus.log(), ["open", "stop", "release a", "release b"]);
+    assert!(setup.letters.all().is_empty());
+}
