@@ -80,7 +80,7 @@ impl Kind {
             Self::Reject => 150_000,
             Self::Unknown | Self::Slow | Self::Unavailable => 60_000,
             Self::Hold => 4_000,
-            Self::Crash => 3_000,
+            Self::Crash => 15_000,
             _ => 250_000,
         }
     }

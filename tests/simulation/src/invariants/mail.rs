@@ -12,12 +12,29 @@ use tidings_memory::Event;
 use super::{key_of, wants};
 use crate::{ledger::Account, plan::Weather};
 
+/// Which deliveries were found `sending` since they were last tried: an unknown is counted once for each.
+#[derive(Default)]
+struct Found(BTreeSet<DeliveryKey>);
+
+impl Found {
+    /// Whether finding it `sending` counts, and that it was found.
+    fn is_counted(&mut self, key: DeliveryKey) -> bool {
+        self.0.insert(key)
+    }
+
+    /// It was tried again, or settled.
+    fn tried(&mut self, key: DeliveryKey) {
+        self.0.remove(&key);
+    }
+}
+
 /// Every attempt that was counted has a cause: the server took the mail, refused it, or its outcome is unknown. Being
 /// away is none.
 pub(super) fn attempts_have_their_causes(account: &Account) -> Vec<String> {
     let mut counted: BTreeMap<String, u64> = BTreeMap::new();
     let mut causes = account.mail_failures.clone();
     let mut rows: BTreeMap<DeliveryKey, (u32, u32)> = BTreeMap::new();
+    let mut found = Found::default();
     let add = |counts: &mut BTreeMap<String, u64>, key: DeliveryKey, count: u32| {
         if let Some(person) = account.person(key.subscription) {
             *counts.entry(person.email.clone()).or_default() += u64::from(count);
@@ -25,13 +42,15 @@ pub(super) fn attempts_have_their_causes(account: &Account) -> Vec<String> {
     };
     for recorded in &account.events {
         match &recorded.event {
-            Event::Claimed { key, unknown: true } => {
+            Event::Claimed { key, unknown: true } if found.is_counted(*key) => {
                 let row = rows.entry(*key).or_default();
                 *row = (row.0 + 1, row.1 + 1);
                 add(&mut counted, *key, 1);
                 add(&mut causes, *key, 1);
             }
+            Event::Sending { key } => found.tried(*key),
             Event::Settled { key, attempts, unknowns, .. } => {
+                found.tried(*key);
                 let (before, unknowns_before) = rows.insert(*key, (*attempts, *unknowns)).unwrap_or_default();
                 add(&mut counted, *key, attempts.saturating_sub(before));
                 add(&mut causes, *key, unknowns.saturating_sub(unknowns_before));
@@ -105,15 +124,21 @@ pub(super) fn sending_is_recorded_and_wanted(account: &Account) -> Vec<String> {
 pub(super) fn twice_only_when_unknown(account: &Account) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut unknowns: BTreeMap<DeliveryKey, u32> = BTreeMap::new();
+    let mut found = Found::default();
     // Whether an unknown was counted since the last mail.
     let mut mailed: BTreeMap<DeliveryKey, bool> = BTreeMap::new();
     for recorded in &account.events {
         let counted = match &recorded.event {
-            Event::Claimed { key, unknown: true } => {
+            Event::Claimed { key, unknown: true } if found.is_counted(*key) => {
                 *unknowns.entry(*key).or_default() += 1;
                 Some(*key)
             }
+            Event::Sending { key } => {
+                found.tried(*key);
+                None
+            }
             Event::Settled { key, unknowns: now, .. } => {
+                found.tried(*key);
                 let before = unknowns.insert(*key, *now).unwrap_or_default();
                 (*now > before).then_some(*key)
             }
