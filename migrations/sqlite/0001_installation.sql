@@ -12,6 +12,12 @@ CREATE TABLE installation (
     opens INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
+-- Filled and emptied by the writer, while writes fail, to see whether there is room again for the largest message.
+CREATE TABLE room (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    bytes BLOB NOT NULL
+) STRICT;
+
 CREATE TABLE topics (
     name TEXT PRIMARY KEY,
     subject TEXT,

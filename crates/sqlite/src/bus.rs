@@ -202,6 +202,11 @@ impl Request for Publish {
         let messages = self.envelopes.into_iter().map(|envelope| Message { opened, envelope }).collect();
         shared.queue(self.queue).committed(first, messages);
     }
+
+    fn failed(self, shared: &Shared) {
+        // A commit of unknown outcome may have left the messages in the table: then they are found there.
+        shared.queue(self.queue).look_again();
+    }
 }
 
 /// The headers of a row, read again.

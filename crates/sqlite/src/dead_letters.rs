@@ -250,11 +250,12 @@ fn pack<'a>(letters: impl IntoIterator<Item = &'a DeadLetter>) -> (String, Vec<u
     packed.into_parameters()
 }
 
-/// Writes letters in the transaction of their cause.
-pub(crate) async fn insert(session: &mut Session, letters: Vec<&DeadLetter>) -> sqlx::Result<()> {
+/// Writes the letters of deliveries that failed, in the same transaction. A row that is there already is of a redrive that
+/// has not ended: it is written anew and its lease given up, so that the end of the redrive does not take it away.
+pub(crate) async fn write(session: &mut Session, letters: Vec<&DeadLetter>) -> sqlx::Result<()> {
     if !letters.is_empty() {
         let (json, bytes) = pack(letters);
-        sqlx::query(PUT).bind(json).bind(bytes).execute(&mut session.connection).await?;
+        sqlx::query(REWRITE).bind(json).bind(bytes).execute(&mut session.connection).await?;
     }
     Ok(())
 }
@@ -278,7 +279,8 @@ impl Request for PutLetters {
     }
 
     async fn apply(session: &mut Session, requests: &[Self]) -> sqlx::Result<Vec<()>> {
-        insert(session, requests.iter().flat_map(|request| &request.letters).collect()).await?;
+        let (json, bytes) = pack(requests.iter().flat_map(|request| &request.letters));
+        sqlx::query(PUT).bind(json).bind(bytes).execute(&mut session.connection).await?;
         Ok(vec![(); requests.len()])
     }
 }

@@ -103,10 +103,16 @@ impl Items for SqliteItems {
             .bind(query.topic.as_ref().map(|topic| topic.as_str().to_owned()))
             .fetch_all(&self.0.readers)
             .await;
-        let items = self.0.read(read, "list items")?.iter().filter_map(readable).collect();
-        Ok(Page::cut(items, query.page.limit, |item: &Item| {
-            encode_cursor(item.stored_at.as_millis(), item.message.id.0)
-        }))
+        let mut rows = self.0.read(read, "list items")?;
+        // Cut before they are read: a row that cannot be read leaves a gap in its page and does not end the list.
+        let limit = query.page.limit as usize;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next_cursor = rows.last().filter(|_| more).and_then(|row| {
+            let at = Timestamp::parse(rows::text(row, 7)?)?;
+            Some(encode_cursor(at.as_millis(), MessageId::parse(rows::text(row, 0)?)?.0))
+        });
+        Ok(Page { data: rows.iter().filter_map(readable).collect(), next_cursor })
     }
 
     async fn expire(&self, before: Timestamp, max: u32) -> Result<Expired> {

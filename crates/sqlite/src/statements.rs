@@ -19,10 +19,11 @@ fn all() -> Vec<&'static str> {
     all.extend(crate::store::STATEMENTS);
     all.extend(crate::subscriptions::STATEMENTS);
     all.extend(crate::topology::STATEMENTS);
+    all.extend(crate::writer::STATEMENTS);
     all
 }
 
-async fn migrated() -> SqliteConnection {
+pub(crate) async fn migrated() -> SqliteConnection {
     let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
     schema::migrate(&mut connection).await.unwrap();
     connection

@@ -58,6 +58,11 @@ impl Store {
     /// *Misconfigured*: another server holds the folder, it cannot be written, the file is damaged or of a newer program;
     /// the context says which and the mend. *Unavailable*: the disk is full or fails, or another program holds the file.
     pub async fn open(options: Options) -> Result<Self> {
+        Self::open_with(options, None).await
+    }
+
+    /// `setup` is a statement for the writer's connection.
+    async fn open_with(options: Options, setup: Option<&'static str>) -> Result<Self> {
         let folder = &options.directory;
         std::fs::create_dir_all(folder).map_err(|error| {
             Error::misconfigured(format!(
@@ -74,6 +79,10 @@ impl Store {
         schema::migrate(&mut connection).await?;
         let opens =
             provision(&mut connection, &options).await.map_err(|error| fault::opening(error, &opening))?;
+        if let Some(setup) = setup {
+            let set_up = sqlx::query(setup).execute(&mut connection).await;
+            set_up.map_err(|error| fault::opening(error, &opening))?;
+        }
         let mut session = Session { connection, numbers: [1; 4], opens };
         writer::number(&mut session).await.map_err(|error| fault::opening(error, &opening))?;
         let readers = connection::readers(&file);
@@ -173,3 +182,6 @@ async fn provision(connection: &mut SqliteConnection, options: &Options) -> sqlx
 /// This file's statements.
 #[cfg(test)]
 pub(crate) const STATEMENTS: [&str; 2] = [PROVISION, PROVISION_TOPIC];
+
+#[cfg(test)]
+mod tests;

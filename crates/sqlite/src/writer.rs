@@ -201,9 +201,11 @@ async fn write(session: &mut Session, mut group: Group, shared: &Shared) -> Opti
             let breaks = fault::breaks_connection(&error);
             (fault::of_commit(error, "write to the database"), breaks)
         }
-        Err(_) => (Error::transient("the writer panicked and rolled back: this is a defect"), true),
+        Err(_) => {
+            tracing::error!(dependency = "sqlite", "the writer panicked; its group is rolled back");
+            (Error::transient("the writer panicked and rolled back: this is a defect"), true)
+        }
     };
-    tracing::error!(dependency = "sqlite", error = %error.chain(), "a group was not written");
     shared.health.failed(Side::Write, &error);
     group.fail(shared, &error);
     Some(breaks)
@@ -271,16 +273,26 @@ pub(crate) async fn number(session: &mut Session) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// One real write that changes nothing: only a write can tell that there is room again. It is made only while writes fail.
+/// Takes the room that the largest message needs and gives it back: only a write can tell that there is room again, and a
+/// small one would say so too early. It is made only while writes fail.
 async fn recover(session: &mut Session, file: &std::path::Path, broken: &mut bool) -> sqlx::Result<()> {
     if *broken {
         reconnect(session, file).await?;
         *broken = false;
     }
-    execute(session, "UPDATE installation SET opens = opens WHERE one = 1").await
+    execute(session, TAKE_ROOM).await?;
+    execute(session, GIVE_ROOM).await
 }
+
+const TAKE_ROOM: &str = "INSERT OR REPLACE INTO room (one, bytes) VALUES (1, zeroblob(262144))";
+
+const GIVE_ROOM: &str = "DELETE FROM room";
 
 async fn reconnect(session: &mut Session, file: &std::path::Path) -> sqlx::Result<()> {
     session.connection = connection::writing(file).create_if_missing(false).connect().await?;
     Ok(())
 }
+
+/// This file's statements.
+#[cfg(test)]
+pub(crate) const STATEMENTS: [&str; 2] = [TAKE_ROOM, GIVE_ROOM];

@@ -1,6 +1,7 @@
 //! What the suites do not ask: the file itself, other programs that write into it, and disks that fail.
 
 #![expect(clippy::disallowed_methods, reason = "the tests' own clock and chance")]
+#![expect(clippy::unwrap_used, reason = "tests and what only they call")]
 
 #[path = "it/disk.rs"]
 mod disk;

@@ -154,3 +154,68 @@ impl Request for Extend {
 /// This file's statements.
 #[cfg(test)]
 pub(super) const STATEMENTS: [&str; 3] = [RECORD, LOOK, EXTEND];
+
+#[cfg(test)]
+mod tests {
+    use tidings_domain::{
+        address::EmailAddress,
+        delivery::DeliveryKind,
+        id::SubscriptionId,
+        subscription::{Subscription, SubscriptionState, is_wanted},
+        topic::TopicName,
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    const WANTED: &str = concat!(
+        "WITH d (kind, subscription, round) AS (VALUES (?1, '00000000-0000-0000-0000-000000000001', ?2)) SELECT ",
+        wanted!("d"),
+        " FROM d"
+    );
+
+    #[tokio::test]
+    async fn the_last_look_is_the_rule_of_the_domain() {
+        let mut connection = crate::statements::migrated().await;
+        let subscription = |state| Subscription {
+            id: SubscriptionId(Uuid::from_u128(1)),
+            topic: TopicName::messages(),
+            email: EmailAddress::parse("ann@example.com").unwrap(),
+            filter: Default::default(),
+            state,
+            generation: 3,
+            created_at: Timestamp::default(),
+            requested_at: Timestamp::default(),
+            confirmed_at: None,
+            confirmed_by: None,
+            unsubscribed_at: None,
+        };
+        let states =
+            ["pending", "confirmed", "unsubscribed"].map(|word| SubscriptionState::parse(word).unwrap());
+        for state in states.map(Some).into_iter().chain([None]) {
+            sqlx::query("DELETE FROM subscriptions").execute(&mut connection).await.unwrap();
+            if let Some(state) = state {
+                sqlx::query(
+                    "INSERT INTO subscriptions (id, topic, email, filter, state, generation, created_at, requested_at)
+                    VALUES ('00000000-0000-0000-0000-000000000001', 'messages', 'a', '{}', ?1, 3, 0, 0)",
+                )
+                .bind(state.as_str())
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            }
+            for kind in [DeliveryKind::Item, DeliveryKind::Confirmation] {
+                for round in [0, 2, 3, 4_u32] {
+                    let by_sql: bool = sqlx::query_scalar(WANTED)
+                        .bind(kind.as_str())
+                        .bind(round)
+                        .fetch_one(&mut connection)
+                        .await
+                        .unwrap();
+                    let by_rule = is_wanted(state.map(subscription).as_ref(), kind, round);
+                    assert_eq!(by_sql, by_rule, "{state:?} {kind:?} {round}");
+                }
+            }
+        }
+    }
+}

@@ -116,7 +116,7 @@ impl Request for Settle {
         if !changed.is_empty() {
             sqlx::query(WRITE).bind(to_json(&changed)).execute(&mut session.connection).await?;
         }
-        dead_letters::insert(session, letters).await?;
+        dead_letters::write(session, letters).await?;
         Ok(answers)
     }
 }
