@@ -2,9 +2,11 @@
 //! and dead letters. Everything that keeps promises 4, 5 and 8 is here, nothing of it in handlers.
 
 mod attempts;
+mod burial;
 mod call;
 mod entry;
 mod holding;
+mod renewal;
 mod session;
 mod settings;
 mod settlements;

@@ -4,21 +4,22 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tidings_domain::{
-    Error, ErrorKind, Result,
-    dead_letter::DeadLetter,
-    ports::{Consumer, DeadLetters, Lease, Received, Settlement},
+    Result,
+    ports::{Consumer, Lease, Received, Settlement},
 };
 use tokio::time::{Instant, Sleep};
 
 use super::{
     ConsumeLoop,
     attempts::{Next, decide},
+    burial::{Burial, bury},
     call::{Finished, call},
     entry::{Entry, context},
     holding::Holding,
+    renewal::{Renewal, Renewed},
     settlements::{Settled, Settlements},
 };
-use crate::{handler::Reject, letter, metrics::ConsumeMetrics, shutdown::Shutdown};
+use crate::{metrics::ConsumeMetrics, shutdown::Shutdown};
 
 /// How long one call of `receive` waits for a first message.
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
@@ -42,14 +43,6 @@ pub(super) enum End {
     Lost(String),
 }
 
-/// A message on its way to the dead letters.
-struct Burial {
-    entries: Vec<(Lease, &'static str)>,
-    result: Result<()>,
-}
-
-type Extended = (Vec<Lease>, Vec<Result<()>>);
-
 /// The state of one session.
 pub(super) struct Session<'a> {
     of: &'a ConsumeLoop,
@@ -63,9 +56,7 @@ pub(super) struct Session<'a> {
     settlements: Settlements,
     receiving: Option<(Instant, BoxFuture<'static, Result<Vec<Received>>>)>,
     empty_answers: u32,
-    extending: Option<BoxFuture<'static, Extended>>,
-    lease: Option<Duration>,
-    extend_at: Instant,
+    renewal: Renewal,
     stopping: Option<BoxFuture<'static, ()>>,
     ending: Option<End>,
     /// When a stop has to be over.
@@ -93,9 +84,7 @@ impl<'a> Session<'a> {
             settlements: Settlements::default(),
             receiving: None,
             empty_answers: 0,
-            extending: None,
-            lease: of.bus.capabilities().lease,
-            extend_at: Instant::now(),
+            renewal: Renewal::new(of.bus.capabilities().lease),
             stopping: None,
             ending: None,
             deadline: None,
@@ -128,11 +117,13 @@ impl<'a> Session<'a> {
                 }
                 Some(finished) = self.running.next(), if !self.running.is_empty() => self.finished(finished),
                 Some(burial) = self.burying.next(), if !self.burying.is_empty() => self.buried(burial),
-                settled = self.settlements.ended(), if self.settlements.is_under_way() => self.settled(settled),
-                extended = wait_for(&mut self.extending), if self.extending.is_some() => self.extended(extended),
+                settled = self.settlements.ended() => self.settled(settled),
+                renewed = self.renewal.ended() => self.renewed(renewed),
                 () = wait_for(&mut self.stopping), if self.stopping.is_some() => {}
                 received = wait_for_received(&mut self.receiving), if self.receiving.is_some() => self.received(received),
-                () = &mut timer, if wake_at.is_some() => self.extend(),
+                () = &mut timer, if wake_at.is_some() => {
+                    self.renewal.begin(|| self.holding.leases(), &self.consumer);
+                }
             }
         }
     }
@@ -200,8 +191,8 @@ impl<'a> Session<'a> {
             let producers: Vec<_> = received.iter().map(|r| context(&r.envelope.headers)).collect();
             drop(self.of.telemetry.receive_span(self.destination, &producers));
         }
-        if self.holding.len() == 0 && self.lease.is_some() {
-            self.extend_at = self.next_extension(now);
+        if self.holding.len() == 0 {
+            self.renewal.starts(now);
         }
         for received in received {
             self.holding.take(Entry::new(received, now));
@@ -221,7 +212,7 @@ impl<'a> Session<'a> {
             let lease = entry.lease();
             match next {
                 // Someone else has it by now; what was done here is harmless.
-                _ if self.lease.is_some() && !self.holding.holds(lease) => {}
+                _ if self.renewal.is_needed() && !self.holding.holds(lease) => {}
                 Next::Done => {
                     done += 1;
                     self.settle(lease, Settlement::Done);
@@ -253,7 +244,7 @@ impl<'a> Session<'a> {
             tracing::warn!(name = self.of.name, count = again, detail, "failed and will be tried again");
         }
         if !dead.is_empty() {
-            self.bury(dead);
+            self.burying.push(bury(self.of, dead));
         }
     }
 
@@ -261,30 +252,6 @@ impl<'a> Session<'a> {
         entry.note("retry");
         let wait = self.of.settings.backoff.wait(entry.state.attempts.max(1), &*self.of.entropy);
         self.holding.retry_at(Instant::now() + wait, entry);
-    }
-
-    /// Puts dead letters; only then are their messages settled.
-    fn bury(&mut self, dead: Vec<(Entry, Reject)>) {
-        let of = self.of;
-        let mut entries = Vec::with_capacity(dead.len());
-        let mut letters = Vec::with_capacity(dead.len());
-        for (mut entry, reject) in dead {
-            let attempts = match reject.reason {
-                tidings_domain::dead_letter::reason::RETURNED_TOO_OFTEN => entry.received.returns,
-                _ => entry.state.attempts + 1,
-            };
-            entry.fail(reject.reason, &reject.detail);
-            let letter =
-                letter::of_received(of.source, &entry.received, &reject, attempts, &*of.clock, &*of.entropy);
-            let id = letter.message_id.map(tracing::field::display);
-            let (name, reason, detail) = (of.name, reject.reason, &*reject.detail);
-            tracing::warn!(name, message = id, reason, detail, attempts, "a dead letter");
-            entries.push((entry.lease(), reject.reason));
-            letters.push(letter);
-        }
-        let dead_letters = Arc::clone(&of.dead_letters);
-        self.burying
-            .push(async move { Burial { entries, result: put(&*dead_letters, letters).await } }.boxed());
     }
 
     fn buried(&mut self, burial: Burial) {
@@ -335,43 +302,11 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Extends the leases of everything in hand, when that is due.
-    fn extend(&mut self) {
-        let now = Instant::now();
-        if self.lease.is_none() || now < self.extend_at || self.extending.is_some() {
-            return;
-        }
-        self.extend_at = self.next_extension(now);
-        let leases = self.holding.leases();
-        if leases.is_empty() {
-            return;
-        }
-        let consumer = Arc::clone(&self.consumer);
-        let extending = async move {
-            let answers = consumer.extend(&leases).await;
-            (leases, answers)
-        };
-        self.extending = Some(extending.boxed());
-    }
-
-    fn next_extension(&self, now: Instant) -> Instant {
-        now + self.lease.unwrap_or(RECEIVE_WAIT) / 3
-    }
-
-    fn extended(&mut self, (leases, answers): Extended) {
-        let (mut lost, mut failure) = (0, None);
-        for (lease, answer) in leases.into_iter().zip(answers) {
-            match answer {
-                Ok(()) => {}
-                Err(error) if error.kind == ErrorKind::LeaseLost => {
-                    // What was settled meanwhile is no loss.
-                    lost += u64::from(self.holding.let_go(lease));
-                }
-                Err(error) => failure = Some(error),
-            }
-        }
+    fn renewed(&mut self, renewed: Renewed) {
+        // What was settled meanwhile is no loss.
+        let lost = renewed.lost.into_iter().filter(|lease| self.holding.let_go(*lease)).count();
         if lost > 0 {
-            self.metrics.leases_lost(lost);
+            self.metrics.leases_lost(lost as u64);
             self.holding.drop_lost();
             tracing::warn!(
                 name = self.of.name,
@@ -379,8 +314,8 @@ impl<'a> Session<'a> {
                 "leases were lost while their messages were in hand"
             );
         }
-        if let Some(error) = failure {
-            tracing::warn!(name = self.of.name, error = error.chain(), "leases could not be extended");
+        if let Some(error) = renewed.failure {
+            tracing::warn!(name = self.of.name, error = error.chain(), "leases could not be renewed");
         }
     }
 
@@ -425,26 +360,10 @@ impl<'a> Session<'a> {
 
     /// When something is to be done even if nothing happens.
     fn wake_at(&self, ripe_at: Option<Instant>) -> Option<Instant> {
-        let may_extend = self.lease.is_some() && self.extending.is_none() && self.holding.len() > 0;
-        let extend_at = may_extend.then_some(self.extend_at);
+        let renew_at = self.renewal.due().filter(|_| self.holding.len() > 0);
         let due = self.ending.is_none().then(|| self.holding.next_due()).flatten();
-        [ripe_at, extend_at, due, self.deadline].into_iter().flatten().min()
+        [ripe_at, renew_at, due, self.deadline].into_iter().flatten().min()
     }
-}
-
-/// Writes letters; where the store refuses the group, each by itself, so that one does not hold up the others.
-async fn put(dead_letters: &dyn DeadLetters, letters: Vec<DeadLetter>) -> Result<()> {
-    if letters.len() == 1 {
-        return dead_letters.put(letters).await;
-    }
-    match dead_letters.put(letters.clone()).await {
-        Err(Error { kind: ErrorKind::Rejected, .. }) => {}
-        result => return result,
-    }
-    for letter in letters {
-        dead_letters.put(vec![letter]).await?;
-    }
-    Ok(())
 }
 
 fn set(timer: Pin<&mut Sleep>, at: Option<Instant>) {

@@ -56,11 +56,6 @@ impl Settlements {
         self.waiting.is_empty() && self.under_way.is_none()
     }
 
-    /// Whether a call is under way.
-    pub(super) fn is_under_way(&self) -> bool {
-        self.under_way.is_some()
-    }
-
     /// Waits for the call under way; for ever when there is none. Cancel-safe.
     pub(super) async fn ended(&mut self) -> Settled {
         let Some((done, call)) = &mut self.under_way else { return std::future::pending().await };
