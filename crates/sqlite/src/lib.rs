@@ -1,8 +1,8 @@
 //! Every durable port on one SQLite file, and the built-in mail catcher.
 //!
 //! The file is `tidings.db` in the data folder: write-ahead log, `synchronous=FULL`. All our writes go through one writer
-//! ([`writer`]), which takes whatever waits as one transaction with one statement per kind of write and answers after the
-//! commit. Reads go through a small pool and never hold the writer up. One server holds the folder ([`lock`]); other
+//! (`writer.rs`), which takes whatever waits as one transaction with one statement per kind of write and answers after the
+//! commit. Reads go through a small pool and never hold the writer up. One server holds the folder (`lock.rs`); other
 //! programs may write into the file, and what they put into `items` comes on the table stream like our own.
 //!
 //! A file is named after the port that it implements.

@@ -72,6 +72,7 @@ impl Store {
             .with_source(error)
         })?;
         let lock = lock::hold(folder)?;
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
         let file = folder.join(DATABASE_FILE);
         let opening = format!("open {}", file.display());
         let mut connection =
@@ -79,6 +80,11 @@ impl Store {
         schema::migrate(&mut connection).await?;
         let opens =
             provision(&mut connection, &options).await.map_err(|error| fault::opening(error, &opening))?;
+        // The names of new files and of a new folder are on disk too before anything is acknowledged. A file system that
+        // cannot sync a folder keeps its names in order by itself.
+        for folder in [Some(folder.as_path()), parent].into_iter().flatten() {
+            let _as_good_as_it_gets = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+        }
         if let Some(setup) = setup {
             let set_up = sqlx::query(setup).execute(&mut connection).await;
             set_up.map_err(|error| fault::opening(error, &opening))?;

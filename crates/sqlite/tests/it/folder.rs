@@ -73,26 +73,49 @@ async fn a_folder_that_cannot_be_made_is_named() {
     assert!(refused.to_string().contains("file/data"), "{refused}");
 }
 
-/// The rights of a folder mean nothing to root, for whom the folder is mounted read-only.
+/// A folder that cannot be written: mounted read-only, for root, to whom rights mean nothing; else without the right; and
+/// where root may not mount, a place where nobody can make one.
+struct ReadOnly {
+    folder: tempfile::TempDir,
+    mounted: bool,
+}
+
+impl ReadOnly {
+    fn make() -> (Self, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "ro", "tmpfs"]).arg(folder.path()).output();
+        let mounted = mount.is_ok_and(|output| output.status.success());
+        let path = folder.path().to_owned();
+        let read_only = Self { folder, mounted };
+        if mounted {
+            return (read_only, path);
+        }
+        let mut rights = std::fs::metadata(&path).unwrap().permissions();
+        rights.set_readonly(true);
+        std::fs::set_permissions(&path, rights).unwrap();
+        match std::fs::write(path.join("probe"), "") {
+            Ok(()) => (read_only, "/proc/tidings-data".into()),
+            Err(_) => (read_only, path),
+        }
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        if self.mounted {
+            let _unmounted = Command::new("umount").arg(self.folder.path()).status();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_read_only_folder_is_refused_with_the_mend() {
-    let folder = tempfile::tempdir().unwrap();
-    let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "ro", "tmpfs"]).arg(folder.path()).output();
-    let mounted = mounted.is_ok_and(|output| output.status.success());
-    if !mounted {
-        let mut rights = std::fs::metadata(folder.path()).unwrap().permissions();
-        rights.set_readonly(true);
-        std::fs::set_permissions(folder.path(), rights).unwrap();
-    }
-    let refused = try_open(folder.path()).await;
-    if mounted {
-        assert!(Command::new("umount").arg(folder.path()).status().unwrap().success());
-    }
-    let refused = refused.unwrap_err();
+    let (_read_only, path) = ReadOnly::make();
+    let refused = try_open(&path).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Misconfigured);
     let text = refused.to_string();
-    assert!(text.contains(folder.path().to_str().unwrap()) && text.contains("TIDINGS_DATA_DIR"), "{text}");
+    assert!(text.contains(path.to_str().unwrap()) && text.contains("TIDINGS_DATA_DIR"), "{text}");
 }
 
 #[tokio::test]
