@@ -56,10 +56,10 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sqlx", &["tidings-sqlite"]),
     // The mailer builds messages with lettre's builder; only crates/smtp speaks SMTP.
     ("lettre", &["tidings-smtp", "tidings-mailer"]),
-    ("axum", &["tidings-api", "tidings", "tidings-bench"]),
+    ("axum", &["tidings-api", "tidings", "tidings-bench", "tidings-simulation"]),
     ("hyper", &["tidings", "tidings-bench"]),
     ("hyper-util", &["tidings", "tidings-bench"]),
-    ("reqwest", &["tidings"]),
+    ("reqwest", &["tidings", "tidings-bench"]),
     ("opentelemetry_sdk", &["tidings"]),
     ("opentelemetry-otlp", &["tidings"]),
     ("rustls", &["tidings", "tidings-smtp"]),
