@@ -68,8 +68,11 @@ impl Attempts {
         drop(work.place);
     }
 
-    /// Gives a delivery back as it was, due at once.
+    /// Gives a delivery back as it was, due at once; one that was found `sending` as [`crate::claimer::release`] does.
     pub(crate) async fn release(&self, work: Work) {
+        if work.claimed.unknown {
+            return;
+        }
         let due_at = work.claimed.delivery.due_at;
         self.settle(work.claimed.delivery.key, work.claimed.token, Outcome::Released { due_at }).await;
     }

@@ -208,13 +208,18 @@ pub(crate) fn claim(owner: &str, clock: &dyn Clock, entropy: &dyn Entropy, lease
     Claim { token: LeaseToken(new_v7(clock, entropy)), owner: owner.to_owned(), at, until: at.plus(lease) }
 }
 
-/// Gives claimed rows back as they were. What fails is given back by its lease's end.
+/// Gives claimed rows back as they were. What fails is given back by its lease's end. So is a row that was found
+/// `sending`: released it would be pending, and whoever claimed it next would not know that it may have been sent.
 pub(crate) async fn release(deliveries: &dyn Deliveries, clock: &dyn Clock, claimed: &[ClaimedDelivery]) {
     let outcome = |claimed: &ClaimedDelivery| {
         let delivery = &claimed.delivery;
         (delivery.key, claimed.token, Outcome::Released { due_at: delivery.due_at })
     };
-    if let Err(error) = deliveries.settle(claimed.iter().map(outcome).collect(), clock.now()).await {
+    let outcomes: Vec<_> = claimed.iter().filter(|claimed| !claimed.unknown).map(outcome).collect();
+    if outcomes.is_empty() {
+        return;
+    }
+    if let Err(error) = deliveries.settle(outcomes, clock.now()).await {
         tracing::warn!(
             error = error.chain(),
             count = claimed.len(),
