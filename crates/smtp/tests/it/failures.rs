@@ -13,7 +13,8 @@ const MESSAGE: &str = "Subject: x\r\n\r\nx\r\n";
 async fn fails(step: Step, act: Act, phase: MailPhase, class: MailErrorClass, code: u16) {
     let server = SmtpServer::start().await;
     server.once(step, act.clone());
-    let mail = mail(impatient(&server));
+    let settings = if matches!(act, Act::Hang) { impatient(&server, step) } else { settings(&server) };
+    let mail = mail(settings);
     let error = send(&mail, "ann@example.org", MESSAGE).await.expect_err(&format!("{step:?} {act:?}"));
     assert_eq!((error.phase, error.class, error.code), (phase, class, code), "{step:?} {act:?}: {error}");
     send(&mail, "bob@example.org", "Subject: next\r\n\r\nnext\r\n").await.expect("the next mail is sent");
@@ -109,6 +110,22 @@ async fn replies_in_pieces_are_whole_replies() {
 }
 
 #[tokio::test]
+async fn a_reply_after_its_deadline_is_never_the_next_commands() {
+    for step in [Step::Mail, Step::Rcpt, Step::Data, Step::Message] {
+        let server = SmtpServer::start().await;
+        server.once(step, Act::Hold);
+        let mail = mail(SmtpSettings { max_connections: 1, ..impatient(&server, step) });
+        let error = send(&mail, "ann@example.org", MESSAGE).await.unwrap_err();
+        assert_eq!(error.code, 0, "{step:?}");
+        server.release();
+        let before = server.seen().mails.len();
+        let reply = send(&mail, "bob@example.org", MESSAGE).await.unwrap();
+        assert_eq!(reply.text, format!("2.0.0 queued as {}", before + 1), "{step:?}");
+        assert_eq!(server.seen().sessions, 2, "{step:?}: a connection out of step was used again");
+    }
+}
+
+#[tokio::test]
 async fn a_reply_in_an_unusual_form_is_a_reply() {
     // Not UTF-8; no text; lines that end with LF alone. Read as no reply, each would be an unknown outcome.
     for reply in
@@ -116,7 +133,7 @@ async fn a_reply_in_an_unusual_form_is_a_reply() {
     {
         let server = SmtpServer::start().await;
         server.on(Step::Message, Act::Garbage(reply));
-        let mail = mail(SmtpSettings { max_connections: 1, ..impatient(&server) });
+        let mail = mail(SmtpSettings { max_connections: 1, ..settings(&server) });
         for _ in 0..2 {
             let taken = send(&mail, "ann@example.org", MESSAGE).await;
             assert_eq!(taken.expect("a reply of 250 takes the mail").code, 250);
@@ -125,7 +142,7 @@ async fn a_reply_in_an_unusual_form_is_a_reply() {
     }
     let server = SmtpServer::start().await;
     server.on(Step::Rcpt, Act::Garbage(b"550 Benutzer nicht verf\xfcgbar\n"));
-    let error = send(&mail(impatient(&server)), "ann@example.org", MESSAGE).await.unwrap_err();
+    let error = send(&mail(settings(&server)), "ann@example.org", MESSAGE).await.unwrap_err();
     assert_eq!((error.class, error.code), (MailErrorClass::Recipient, 550));
 }
 

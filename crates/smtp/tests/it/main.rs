@@ -15,30 +15,31 @@ use tidings_domain::{
     address::EmailAddress,
     ports::{Mail, MailEnvelope, MailError, MailReply},
 };
-use tidings_servers::smtp::SmtpServer;
-use tidings_smtp::{Deadlines, SmtpMail, SmtpSettings};
+use tidings_servers::smtp::{SmtpServer, Step};
+use tidings_smtp::{SmtpMail, SmtpSettings};
 
-/// Settings for `server` whose deadlines are so long that reaching one fails the test by its own limit.
+/// Settings for `server` whose deadlines are so long that none is reached.
 fn settings(server: &SmtpServer) -> SmtpSettings {
     SmtpSettings::from_url(&server.url()).unwrap()
 }
 
-/// The same with short deadlines, for tests in which one is reached.
-fn impatient(server: &SmtpServer) -> SmtpSettings {
-    let short = Duration::from_millis(100);
-    let deadlines = Deadlines {
-        connect: short,
-        greeting: short,
-        ehlo: short,
-        starttls: short,
-        auth: short,
-        mail: short,
-        rcpt: short,
-        data: short,
-        message: short,
-        quit: short,
+/// The same with a short deadline for `step` only, so that a busy machine ends no other.
+fn impatient(server: &SmtpServer, step: Step) -> SmtpSettings {
+    let mut settings = settings(server);
+    let deadlines = &mut settings.deadlines;
+    let deadline = match step {
+        Step::Greeting => &mut deadlines.greeting,
+        Step::Ehlo => &mut deadlines.ehlo,
+        Step::StartTls => &mut deadlines.starttls,
+        Step::Auth => &mut deadlines.auth,
+        Step::Mail | Step::Rset | Step::Noop => &mut deadlines.mail,
+        Step::Rcpt => &mut deadlines.rcpt,
+        Step::Data => &mut deadlines.data,
+        Step::Body | Step::Message => &mut deadlines.message,
+        Step::Quit => &mut deadlines.quit,
     };
-    SmtpSettings { deadlines, ..settings(server) }
+    *deadline = Duration::from_millis(250);
+    settings
 }
 
 fn mail(settings: SmtpSettings) -> SmtpMail {

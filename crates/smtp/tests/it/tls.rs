@@ -94,7 +94,11 @@ async fn a_handshake_that_hangs_has_a_deadline() {
     let authority = Authority::new();
     let server = server(TlsMode::StartTls, &authority, "127.0.0.1").await;
     server.on(Step::StartTls, Act::Hang);
-    let settings = SmtpSettings { tls: Tls::StartTls, ca_pem: Some(authority.pem()), ..impatient(&server) };
+    let settings = SmtpSettings {
+        tls: Tls::StartTls,
+        ca_pem: Some(authority.pem()),
+        ..impatient(&server, Step::StartTls)
+    };
     let error = mail(settings).ping().await.unwrap_err();
     assert_eq!((error.phase, error.class), (MailPhase::StartTls, MailErrorClass::Unavailable));
 }
