@@ -1,9 +1,9 @@
 //! Whether mails can be sent now. While they cannot, nothing is claimed and no attempt is used; what is waited for is
 //! said in readiness, and the server is probed with jittered back-off.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// What is known of the mail server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,18 +18,19 @@ pub(crate) enum Mode {
     Stopping,
 }
 
-/// The one view of it that all share.
+/// The one view of it that all share. Not a `watch` channel, which wakes those who wait in a random order.
 pub(crate) struct Outage {
-    mode: watch::Sender<Mode>,
+    mode: Mutex<Mode>,
+    changed: Notify,
 }
 
 impl Outage {
     pub(crate) fn new() -> Self {
-        Self { mode: watch::Sender::new(Mode::Open) }
+        Self { mode: Mutex::new(Mode::Open), changed: Notify::new() }
     }
 
     pub(crate) fn mode(&self) -> Mode {
-        self.mode.borrow().clone()
+        self.lock().clone()
     }
 
     /// The server does not take mails, for this reason.
@@ -52,7 +53,7 @@ impl Outage {
 
     /// It took a recipient: true when that ends an outage.
     pub(crate) fn passed(&self) -> bool {
-        if *self.mode.borrow() == Mode::Open {
+        if *self.lock() == Mode::Open {
             return false;
         }
         self.change(|mode| (*mode == Mode::Trial).then_some(Mode::Open))
@@ -70,24 +71,37 @@ impl Outage {
 
     /// Ends when nothing is to be begun (any more): an outage, or we stop.
     pub(crate) async fn nothing_begins(&self) {
-        let mut mode = self.mode.subscribe();
-        // The sender is in self.
-        let _ = mode.wait_for(|mode| matches!(mode, Mode::Away(_) | Mode::Stopping)).await;
+        self.until(|mode| matches!(mode, Mode::Away(_) | Mode::Stopping)).await;
     }
 
     /// Ends when the mode is another one than `seen`.
     pub(crate) async fn changed_from(&self, seen: &Mode) {
-        let mut mode = self.mode.subscribe();
-        let _ = mode.wait_for(|mode| mode != seen).await;
+        self.until(|mode| mode != seen).await;
+    }
+
+    /// Ends when `is` holds, which may be at once.
+    async fn until(&self, is: impl Fn(&Mode) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if is(&self.lock()) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     fn change(&self, decide: impl FnOnce(&Mode) -> Option<Mode>) -> bool {
-        self.mode.send_if_modified(|mode| match decide(mode) {
-            Some(next) => {
-                *mode = next;
-                true
-            }
-            None => false,
-        })
+        let mut mode = self.lock();
+        let Some(next) = decide(&mode) else { return false };
+        *mode = next;
+        drop(mode);
+        self.changed.notify_waiters();
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Mode> {
+        self.mode.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
