@@ -84,8 +84,11 @@ impl Door {
                 let Ok(response) = router.oneshot(request).await;
                 let (parts, body) = response.into_parts();
                 if let Ok(body) = body.collect().await {
-                    let reply =
-                        Reply { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes() };
+                    let reply = Reply {
+                        status: parts.status.as_u16(),
+                        headers: parts.headers,
+                        body: body.to_bytes(),
+                    };
                     let _client_gone = sender.send(reply);
                 }
             })

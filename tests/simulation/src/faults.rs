@@ -50,11 +50,13 @@ pub enum Kind {
     MailDrop,
     /// The mail server says nothing for long.
     MailHang,
+    /// The mailer's process ends while a mail is under way, taken or not.
+    MailCrash,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Reject,
         Self::Unknown,
         Self::Hold,
@@ -67,12 +69,8 @@ impl Kind {
         Self::MailPermanent,
         Self::MailDrop,
         Self::MailHang,
+        Self::MailCrash,
     ];
-
-    /// Whether only mail calls meet it.
-    pub fn is_of_mail(self) -> bool {
-        self >= Self::MailUnavailable
-    }
 
     /// The highest rate that a seed gives it, in millionths of calls.
     pub fn most(self) -> u64 {
@@ -81,6 +79,7 @@ impl Kind {
             Self::Unknown | Self::Slow | Self::Unavailable => 60_000,
             Self::Hold => 4_000,
             Self::Crash => 15_000,
+            Self::MailCrash => 80_000,
             _ => 250_000,
         }
     }
@@ -165,7 +164,7 @@ impl Faults {
         if !state.on || self.0.chance.below(1_000_000) >= *rate {
             return false;
         }
-        if kind == Kind::Crash {
+        if matches!(kind, Kind::Crash | Kind::MailCrash) {
             if state.crashes_left == 0 {
                 return false;
             }

@@ -3,6 +3,7 @@
 mod bus;
 mod loss;
 mod mail;
+mod retention;
 
 use std::collections::BTreeMap;
 
@@ -41,8 +42,9 @@ impl std::fmt::Display for Violation {
 type Check = fn(&Account) -> Vec<String>;
 
 /// All of them, by the number of their promise.
-const CHECKS: [(u8, Check); 17] = [
+const CHECKS: [(u8, Check); 18] = [
     (0, nothing_went_against_the_rules),
+    (0, retention::what_is_done_goes_and_nothing_else),
     (1, loss::accepted_messages_have_one_item),
     (1, loss::foreign_messages_are_stored_or_dead_letters),
     (1, loss::confirmed_recipients_are_mailed),
@@ -107,16 +109,20 @@ impl Account {
     }
 
     /// Every event of a kind, with its place.
-    fn events_of<'a, T>(&'a self, pick: impl Fn(&'a Event) -> Option<T> + 'a) -> impl Iterator<Item = (usize, T)> + 'a {
+    fn events_of<'a, T>(
+        &'a self,
+        pick: impl Fn(&'a Event) -> Option<T> + 'a,
+    ) -> impl Iterator<Item = (usize, T)> + 'a {
         self.events.iter().enumerate().filter_map(move |(at, recorded)| Some((at, pick(&recorded.event)?)))
     }
 
     /// The person whom a subscription is of.
     fn person(&self, id: SubscriptionId) -> Option<&Person> {
         let row = self.rows.subscriptions.iter().find(|row| row.id == id)?;
-        self.plan.people.iter().find(|person| {
-            person.email == row.email.as_str() && person.topic == row.topic.as_str()
-        })
+        self.plan
+            .people
+            .iter()
+            .find(|person| person.email == row.email.as_str() && person.topic == row.topic.as_str())
     }
 }
 

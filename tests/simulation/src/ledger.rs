@@ -7,21 +7,13 @@ use std::{
 };
 
 use tidings_domain::{
-    dead_letter::DeadLetter,
-    delivery::Delivery,
-    id::DeadLetterId,
-    item::Item,
-    status::Timeline,
-    subscription::Subscription,
-    wire::Envelope,
+    dead_letter::DeadLetter, delivery::Delivery, id::DeadLetterId, item::Item, status::Timeline,
+    subscription::Subscription, wire::Envelope,
 };
 use tidings_memory::{Event, Recorded, Recorder, TakenMail};
 use uuid::Uuid;
 
-use crate::{
-    faults::Kind,
-    plan::Plan,
-};
+use crate::{faults::Kind, plan::Plan};
 
 /// What a message says. Every message of a run has a text of its own, so that a text tells the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +82,7 @@ pub(crate) enum Expected {
     },
 }
 
-/// The rows when everything is over.
+/// All rows at one time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rows {
     /// All items.
@@ -128,6 +120,8 @@ pub(crate) struct Account {
     pub events: Vec<Recorded>,
     /// The rows at the end.
     pub rows: Rows,
+    /// The rows weeks later, where the run goes on for so long.
+    pub(crate) kept: Option<Rows>,
     /// What faults there were.
     pub faults: BTreeMap<Kind, u64>,
     /// Failures that count as an attempt of a mail, by address.

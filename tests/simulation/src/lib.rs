@@ -16,6 +16,7 @@ mod role;
 mod run;
 mod schedule;
 mod summary;
+mod wall;
 mod world;
 
 pub use faults::Kind;

@@ -8,18 +8,20 @@ use std::{
 
 use async_trait::async_trait;
 use tidings_domain::{
-    Result,
+    ErrorKind, Result,
     delivery::{Claim, ClaimedDelivery, Delivery, DeliveryKey, LeaseToken, Outcome, Sending},
     id::MessageId,
     item::Item,
     notification::{Cursor, Notification, Plan, Planned},
     page::{Page, PageRequest},
     ports::{
-        Captured, ChangeStream, Changes, Deliveries, Expired, Inserted, ItemQuery, Items, Mail, MailEnvelope,
-        MailError, MailErrorClass, MailTransaction, NewItem, Position,
+        Bus, BusCapabilities, BusTopic, Captured, ChangeStream, Changes, Consumer, Deliveries, Expired,
+        Inserted, ItemQuery, Items, Mail, MailEnvelope, MailError, MailErrorClass, MailTransaction, NewItem,
+        Position, Queue,
     },
     status::{DeliveryCounts, Timeline},
     time::Timestamp,
+    wire::Envelope,
 };
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -39,22 +41,18 @@ pub enum Mutant {
     OutageCounted,
     /// The mailer acknowledges a notification before its last page.
     AckBeforeLastPage,
+    /// The mailer takes a delivery that may have been sent for one that was not.
+    UnknownForgotten,
+    /// The api takes an unknown outcome of a publish for a confirm.
+    UnknownAccepted,
 }
 
 impl Mutant {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::AckBeforeInsert,
-        Self::ConfirmBeforePublish,
-        Self::SendWithoutRecord,
-        Self::OutageCounted,
-        Self::AckBeforeLastPage,
-    ];
-
     /// The weather in which it shows; none where it shows in any.
     pub fn weather(self) -> Option<Weather> {
         match self {
             Self::AckBeforeInsert | Self::ConfirmBeforePublish => Some(Weather::Storm),
+            Self::UnknownForgotten | Self::UnknownAccepted => Some(Weather::Storm),
             Self::OutageCounted => Some(Weather::Outages),
             Self::SendWithoutRecord | Self::AckBeforeLastPage => None,
         }
@@ -112,6 +110,29 @@ impl Items for Mutated<dyn Items> {
 }
 
 #[async_trait]
+impl Bus for Mutated<dyn Bus> {
+    async fn publish(&self, topic: &BusTopic, batch: Vec<Envelope>) -> Vec<Result<()>> {
+        let mut answers = self.inner.publish(topic, batch).await;
+        if self.is(Mutant::UnknownAccepted) && matches!(topic, BusTopic::Messages(_)) {
+            for answer in &mut answers {
+                if answer.as_ref().is_err_and(|error| error.kind == ErrorKind::Unknown) {
+                    *answer = Ok(());
+                }
+            }
+        }
+        answers
+    }
+
+    async fn consume(&self, queue: Queue, prefetch: usize) -> Result<Box<dyn Consumer>> {
+        self.inner.consume(queue, prefetch).await
+    }
+
+    fn capabilities(&self) -> BusCapabilities {
+        self.inner.capabilities()
+    }
+}
+
+#[async_trait]
 impl Changes for Mutated<dyn Changes> {
     async fn open(&self) -> Result<Box<dyn ChangeStream>> {
         let inner = self.inner.open().await?;
@@ -156,7 +177,11 @@ impl Deliveries for Mutated<dyn Deliveries> {
     }
 
     async fn claim(&self, max: u32, claim: &Claim) -> Result<Vec<ClaimedDelivery>> {
-        self.inner.claim(max, claim).await
+        let mut claimed = self.inner.claim(max, claim).await?;
+        if self.is(Mutant::UnknownForgotten) {
+            claimed.iter_mut().for_each(|claimed| claimed.unknown = false);
+        }
+        Ok(claimed)
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>> {
@@ -205,7 +230,10 @@ impl Deliveries for Mutated<dyn Deliveries> {
 
 #[async_trait]
 impl Mail for Mutated<dyn Mail> {
-    async fn begin(&self, envelope: &MailEnvelope) -> std::result::Result<Box<dyn MailTransaction>, MailError> {
+    async fn begin(
+        &self,
+        envelope: &MailEnvelope,
+    ) -> std::result::Result<Box<dyn MailTransaction>, MailError> {
         self.inner.begin(envelope).await.map_err(|mut error| {
             if self.is(Mutant::OutageCounted) && error.class == MailErrorClass::Unavailable {
                 error.class = MailErrorClass::Transient;

@@ -74,6 +74,8 @@ pub(crate) struct Plan {
     pub max_returns: u32,
     /// Whether the mailer gives up what may have been sent, rather than send it again.
     pub holds_unknown: bool,
+    /// Whether the run goes on for longer than anything is kept.
+    pub(crate) sees_retention: bool,
 }
 
 impl Plan {
@@ -86,31 +88,42 @@ impl Plan {
             _ => Weather::Storm,
         };
         let weather = weather.unwrap_or(drawn);
-        let pick = |choices: &[u64]| choices[usize::try_from(chance.below(choices.len() as u64)).unwrap_or(0)];
+        let pick =
+            |choices: &[u64]| choices[usize::try_from(chance.below(choices.len() as u64)).unwrap_or(0)];
         let rates = rates(weather, &chance);
         Self {
             seed,
             weather,
             rates,
-            processes: Role::ALL.into_iter().map(|role| (role, if chance.below(3) == 0 { 2 } else { 1 })).collect(),
+            processes: Role::ALL
+                .into_iter()
+                .map(|role| (role, if chance.below(3) == 0 { 2 } else { 1 }))
+                .collect(),
             people: people(&chance),
             busy: Duration::from_secs(20 + chance.below(60)),
             acts: 15 + chance.below(30),
             events: 2 + chance.below(8),
-            max_crashes: chance.below(8),
+            max_crashes: chance.below(12),
             max_publish_bytes: usize::try_from(pick(&[1 << 20, 4096, 2048])).unwrap_or(4096),
             delay_ms: pick(&[3, 3, 20]),
             page_size: u32::try_from(pick(&[1, 2, 3])).unwrap_or(1),
             mail_lease: Duration::from_secs(pick(&[5, 10, 20])),
             bus_lease: Duration::from_secs(pick(&[6, 15, 30])),
-            max_returns: if weather == Weather::Storm { u32::try_from(pick(&[1_000, 1_000, 3])).unwrap_or(1_000) } else { 1_000 },
+            max_returns: if weather == Weather::Storm {
+                u32::try_from(pick(&[1_000, 1_000, 3])).unwrap_or(1_000)
+            } else {
+                1_000
+            },
             holds_unknown: chance.below(4) == 0,
+            sees_retention: chance.below(4) == 0,
         }
     }
 
     /// All processes.
     pub(crate) fn instances(&self) -> Vec<Instance> {
-        let of = |(role, count): (&Role, &u8)| (1..=*count).map(|number| Instance { role: *role, number }).collect::<Vec<_>>();
+        let of = |(role, count): (&Role, &u8)| {
+            (1..=*count).map(|number| Instance { role: *role, number }).collect::<Vec<_>>()
+        };
         self.processes.iter().flat_map(of).collect()
     }
 }
@@ -124,8 +137,7 @@ fn rates(weather: Weather, chance: &SeededEntropy) -> BTreeMap<Kind, u64> {
     let mut rates = BTreeMap::new();
     for kind in allowed {
         let wanted = weather == Weather::Outages || chance.below(5) < 2;
-        let most = if kind.is_of_mail() { 250_000 } else { kind.most() };
-        let rate = 1 + chance.below(most);
+        let rate = 1 + chance.below(kind.most());
         if wanted {
             rates.insert(*kind, rate);
         }

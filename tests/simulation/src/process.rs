@@ -7,7 +7,7 @@ use tidings_domain::{
     Result,
     address::EmailAddress,
     ports::{
-        Bus, Catalog, Changes, DeadLetters, Deliveries, Items, Limits, Mail, Subscriptions, Topology,
+        Bus, Catalog, Changes, DeadLetters, Deliveries, Entropy, Items, Limits, Mail, Subscriptions, Topology,
     },
     token::Secret,
 };
@@ -21,11 +21,13 @@ use crate::{
     mutants::{Mutant, Mutated},
     plan::Plan,
     role::Role,
+    wall::WallClock,
 };
 
 /// What every process is made from.
 pub(crate) struct Site {
     pub(crate) memory: Memory,
+    pub(crate) wall: WallClock,
     pub(crate) plan: Plan,
     pub(crate) mutant: Option<Mutant>,
     pub(crate) secret: Secret,
@@ -63,8 +65,12 @@ impl Site {
 }
 
 impl Maker<'_> {
+    fn entropy(&self) -> Arc<dyn Entropy> {
+        Arc::<SeededEntropy>::clone(&self.entropy)
+    }
+
     fn bus(&self) -> Arc<dyn Bus> {
-        Faulty::new(self.site.memory.bus(), self.line)
+        Mutated::new(Faulty::new(self.site.memory.bus(), self.line) as Arc<dyn Bus>, self.site.mutant)
     }
 
     fn items(&self) -> Arc<dyn Items> {
@@ -90,7 +96,8 @@ impl Maker<'_> {
 
     fn api(&self) -> tidings_api::Context {
         let topology: Arc<dyn Topology> = Faulty::new(self.site.memory.topology(), self.line);
-        let limits: Arc<dyn Limits> = Faulty::new(Arc::new(InProcessLimits::default()) as Arc<dyn Limits>, self.line);
+        let limits: Arc<dyn Limits> =
+            Faulty::new(Arc::new(InProcessLimits::default()) as Arc<dyn Limits>, self.line);
         tidings_api::Context {
             bus: self.bus(),
             topology,
@@ -101,8 +108,8 @@ impl Maker<'_> {
             dead_letters: self.dead_letters(),
             limits,
             mailbox: Some(self.site.memory.mailbox()),
-            clock: Arc::new(self.site.memory.clock()),
-            entropy: self.entropy.clone(),
+            clock: Arc::new(self.site.wall.clone()),
+            entropy: self.entropy(),
             health: Health::new(),
             telemetry: Telemetry::none(),
             secret: self.site.secret.clone(),
@@ -115,8 +122,8 @@ impl Maker<'_> {
             bus: self.bus(),
             items: self.items(),
             dead_letters: self.dead_letters(),
-            clock: Arc::new(self.site.memory.clock()),
-            entropy: self.entropy.clone(),
+            clock: Arc::new(self.site.wall.clone()),
+            entropy: self.entropy(),
             health: Health::new(),
             telemetry: Telemetry::none(),
             settings: tidings_subscriber::Settings { batch: 4, prefetch: 16, ..Default::default() },
@@ -129,8 +136,8 @@ impl Maker<'_> {
             changes: Mutated::new(changes, self.site.mutant),
             bus: self.bus(),
             dead_letters: self.dead_letters(),
-            clock: Arc::new(self.site.memory.clock()),
-            entropy: self.entropy.clone(),
+            clock: Arc::new(self.site.wall.clone()),
+            entropy: self.entropy(),
             health: Health::new(),
             telemetry: Telemetry::none(),
             settings: tidings_cdc_watcher::Settings { batch: 4, ..Default::default() },
@@ -159,8 +166,8 @@ impl Maker<'_> {
             catalog: self.catalog(),
             dead_letters: self.dead_letters(),
             mail: Mutated::new(mail, self.site.mutant),
-            clock: Arc::new(self.site.memory.clock()),
-            entropy: self.entropy.clone(),
+            clock: Arc::new(self.site.wall.clone()),
+            entropy: self.entropy(),
             health: Health::new(),
             telemetry: Telemetry::none(),
             secret: self.site.secret.clone(),

@@ -1,6 +1,6 @@
 //! The world at rest: what is still open, and the rows when nothing is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidings_domain::{
     Result,
@@ -33,21 +33,19 @@ pub(crate) async fn open(memory: &Memory) -> Option<String> {
     (marked > 0).then(|| format!("{marked} marked dead letters"))
 }
 
-/// All rows.
-pub(crate) async fn rows(memory: &Memory) -> Rows {
-    let items = all(async |page| {
-        memory.items().list(&ItemQuery { page, ..ItemQuery::default() }).await
-    })
-    .await;
+/// All rows; the deliveries are those about items and subscriptions that are there, and about `more`.
+pub(crate) async fn rows(memory: &Memory, more: &[MessageId]) -> Rows {
+    let items =
+        all(async |page| memory.items().list(&ItemQuery { page, ..ItemQuery::default() }).await).await;
     let subscriptions = all(async |page| {
         memory.subscriptions().list(&SubscriptionQuery { page, ..SubscriptionQuery::default() }).await
     })
     .await;
     let ids: Vec<MessageId> = items.iter().map(|item| item.message.id).collect();
     let timelines = memory.deliveries().timelines(&ids).await.unwrap_or_default();
-    let about = ids.iter().map(|id| id.0).chain(subscriptions.iter().map(|row| row.id.0));
+    let about = ids.iter().chain(more).map(|id| id.0).chain(subscriptions.iter().map(|row| row.id.0));
     let mut deliveries = Vec::new();
-    for about in about.collect::<Vec<_>>() {
+    for about in about.collect::<BTreeSet<_>>() {
         deliveries.extend(all(async |page| memory.deliveries().list(about, &page).await).await);
     }
     let queues: BTreeMap<_, _> =

@@ -45,7 +45,14 @@ pub fn run(seed: u64, mutant: Option<Mutant>, weather: Option<Weather>) -> Run {
     let runtime = runtime.expect("a runtime without I/O needs nothing of the system");
     let over = runtime.block_on(World::happen(&plan, mutant));
     let violations = violations(&over.account);
-    Run { seed, hash: over.hash, violations, lasted: over.lasted, crashes: over.crashes, account: over.account }
+    Run {
+        seed,
+        hash: over.hash,
+        violations,
+        lasted: over.lasted,
+        crashes: over.crashes,
+        account: over.account,
+    }
 }
 
 impl Run {

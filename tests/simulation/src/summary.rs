@@ -44,7 +44,8 @@ impl Summary {
         self.messages += (run.account.posts.len() + run.account.foreign.len()) as u64;
         self.items += run.account.rows.items.len() as u64;
         self.mails += run.mails();
-        self.unknowns += run.account.rows.deliveries.iter().map(|delivery| u64::from(delivery.unknowns)).sum::<u64>();
+        self.unknowns +=
+            run.account.rows.deliveries.iter().map(|delivery| u64::from(delivery.unknowns)).sum::<u64>();
         self.dead_letters += run.count(|event| matches!(event, Event::DeadLettered { .. }));
         self.crashes += run.crashes;
         self.events += run.account.events.len() as u64;
@@ -57,7 +58,8 @@ impl Summary {
 
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let faults: Vec<String> = self.faults.iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
+        let faults: Vec<String> =
+            self.faults.iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
         write!(
             f,
             "{} seeds, {} failed: {} messages, {} items, {} mails, {} unknowns, {} dead letters, {} crashes, \

@@ -23,13 +23,14 @@ use crate::{
     clients::Client,
     door::Door,
     faults::{CrashSignal, Faults, Line},
-    ledger::{Account, Ledger},
+    ledger::{Account, Ledger, Rows},
     mutants::Mutant,
     plan::{Plan, TOPICS, Weather},
     process::Site,
     rest,
     role::{Instance, Role},
     schedule::{Act, Schedule},
+    wall::WallClock,
 };
 
 /// How long a stop may take.
@@ -40,6 +41,10 @@ const REST: Duration = Duration::from_secs(30 * 60);
 
 /// How long the world has to be at rest.
 const STILL: Duration = Duration::from_secs(4);
+
+/// Longer than anything is kept, and how long its removal may take after that.
+const RETENTION: Duration = Duration::from_secs(31 * 86_400);
+const RETENTION_WORK: Duration = Duration::from_secs(150);
 
 /// More events than any run has: something goes round in circles.
 const MAX_EVENTS: usize = 400_000;
@@ -73,6 +78,8 @@ pub(crate) struct World {
     lives: u64,
     crashed: u64,
     phase: Phase,
+    rows: Rows,
+    kept: Option<Rows>,
 }
 
 /// What the world is about.
@@ -119,6 +126,7 @@ impl World {
         let schedule = Schedule::draw(plan, &chance);
         let mut world = Self {
             site: Site {
+                wall: WallClock::new(memory.clock()),
                 memory,
                 plan: plan.clone(),
                 mutant,
@@ -138,6 +146,8 @@ impl World {
             lives: 0,
             crashed: 0,
             phase: Phase::Busy,
+            rows: Rows::default(),
+            kept: None,
         };
         let began = Instant::now();
         world.live(began).await;
@@ -189,6 +199,14 @@ impl World {
         }
         self.ledger.note("at rest");
         self.clients.shutdown().await;
+        self.rows = rest::rows(&self.site.memory, &[]).await;
+        if self.site.plan.sees_retention {
+            self.ledger.note("weeks later");
+            self.site.wall.set_ahead(RETENTION);
+            self.until(Instant::now() + RETENTION_WORK).await;
+            let ids: Vec<_> = self.rows.items.iter().map(|item| item.message.id).collect();
+            self.kept = Some(rest::rows(&self.site.memory, &ids).await);
+        }
         self.phase = Phase::Ending;
         for instance in self.site.plan.instances() {
             self.stop(instance);
@@ -243,7 +261,9 @@ impl World {
             Act::Post => self.client(|client| async move { client.post_one().await }),
             Act::Batch => self.client(|client| async move { client.post_batch().await }),
             Act::Subscribe(person) => self.client(|client| async move { client.subscribe(&person).await }),
-            Act::Unsubscribe(person) => self.client(|client| async move { client.unsubscribe(&person).await }),
+            Act::Unsubscribe(person) => {
+                self.client(|client| async move { client.unsubscribe(&person).await })
+            }
             Act::Meddle => self.client(|client| async move { client.meddle().await }),
             Act::Redrive => self.client(|client| async move { client.redrive().await }),
             Act::Discard => self.client(|client| async move { client.discard().await }),
@@ -344,7 +364,8 @@ impl World {
         process.stopping_since = Some(Instant::now());
         process.shutdown.request();
         if instance.role == Role::Api {
-            let (mut requests, ledger, life) = (self.site.door.close(process.life), self.ledger.clone(), process.life);
+            let (mut requests, ledger, life) =
+                (self.site.door.close(process.life), self.ledger.clone(), process.life);
             let finishing = self.running.spawn(async move {
                 let all = async { while requests.join_next().await.is_some() {} };
                 if tokio::time::timeout(GRACE, all).await.is_err() {
@@ -370,10 +391,13 @@ impl World {
     fn ended(&mut self, ended: std::result::Result<Ended, JoinError>) {
         let ended = match ended {
             Ok(ended) => ended,
-            Err(error) if error.is_panic() => return self.ledger.fault(format!("a service panicked: {error}")),
+            Err(error) if error.is_panic() => {
+                return self.ledger.fault(format!("a service panicked: {error}"));
+            }
             Err(_) => return,
         };
-        let Some(process) = self.processes.get(&ended.instance).filter(|process| process.life == ended.life) else {
+        let Some(process) = self.processes.get(&ended.instance).filter(|process| process.life == ended.life)
+        else {
             return;
         };
         let instance = ended.instance;
@@ -385,7 +409,9 @@ impl World {
                     self.ledger.fault(format!("{instance} took {took:?} to stop"));
                 }
             }
-            (Some(_), Err(error)) => self.ledger.fault(format!("{instance} was asked to stop and failed: {error}")),
+            (Some(_), Err(error)) => {
+                self.ledger.fault(format!("{instance} was asked to stop and failed: {error}"))
+            }
             (None, Ok(())) => self.ledger.fault(format!("{instance} ended without being asked to")),
             (None, Err(error)) => {
                 self.ledger.note(format!("{instance} gives up: {error}"));
@@ -404,21 +430,20 @@ impl World {
     async fn finish(mut self, began: Instant) -> Over {
         self.running.shutdown().await;
         let hash = self.recorder.hash();
-        let rows = rest::rows(&self.site.memory).await;
         let lasted = began.elapsed();
-        let mut book = self.ledger.lock();
+        let book = std::mem::take(&mut *self.ledger.lock());
         let account = Account {
             plan: self.site.plan.clone(),
-            posts: std::mem::take(&mut book.posts),
-            foreign: std::mem::take(&mut book.foreign),
-            discarded: std::mem::take(&mut book.discarded),
-            faults_seen: std::mem::take(&mut book.faults_seen),
+            posts: book.posts,
+            foreign: book.foreign,
+            discarded: book.discarded,
+            faults_seen: book.faults_seen,
             events: self.recorder.events(),
-            rows,
+            rows: self.rows,
+            kept: self.kept,
             faults: self.faults.counts(),
             mail_failures: self.faults.mail_failures(),
         };
-        drop(book);
         Over { account, hash, lasted, crashes: self.crashed }
     }
 }

@@ -31,7 +31,10 @@ impl Client {
         let id = || new_v7(&self.memory.clock(), &self.chance);
         let native = format!("native-{number}");
         let envelope = |headers: &[(&str, String)], body: &[u8], native_id: Option<String>| Envelope {
-            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<BTreeMap<_, _>>(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect::<BTreeMap<_, _>>(),
             body: Bytes::copy_from_slice(body),
             native_id,
             published_to: Some(topic.clone()),
@@ -42,14 +45,21 @@ impl Client {
             0 => (Queue::Items, envelope(&[], text.as_bytes(), Some(native)), item),
             1 => {
                 let attributes = json!({ "kind": KINDS[0] }).to_string();
-                let headers =
-                    [("id", id().to_string()), ("attributes", attributes), ("x-other", "anything".to_owned())];
+                let headers = [
+                    ("id", id().to_string()),
+                    ("attributes", attributes),
+                    ("x-other", "anything".to_owned()),
+                ];
                 (Queue::Items, envelope(&headers, text.as_bytes(), None), item)
             }
             2 => (Queue::Items, envelope(&[], text.as_bytes(), None), letter(reason::NO_ID)),
             3 => {
                 let body = format!("foreign {number} with \u{1} in it");
-                (Queue::Items, envelope(&[("x-own", native.clone())], body.as_bytes(), Some(native)), letter(reason::UNDECODABLE))
+                (
+                    Queue::Items,
+                    envelope(&[("x-own", native.clone())], body.as_bytes(), Some(native)),
+                    letter(reason::UNDECODABLE),
+                )
             }
             4 => {
                 let headers = [("id", id().to_string()), ("topic", "No Such Topic".to_owned())];

@@ -49,8 +49,10 @@ impl Client {
 
     /// The letter as it is, whole: the list shows bodies as text.
     async fn letter(&self, id: &str) -> Option<DeadLetter> {
-        let selection =
-            DeadLetterSelection { ids: Some(vec![DeadLetterId::parse(id)?]), ..DeadLetterSelection::default() };
+        let selection = DeadLetterSelection {
+            ids: Some(vec![DeadLetterId::parse(id)?]),
+            ..DeadLetterSelection::default()
+        };
         let page = self.memory.dead_letters().list(&selection, &PageRequest::default()).await;
         page.ok()?.data.pop()
     }

@@ -56,7 +56,12 @@ impl Client {
         let mut places = Vec::new();
         for _ in 0..=self.chance.below(5) {
             let (_, said) = self.say();
-            let said = Said { topic, content_type: content_type(Form::Json), text: said.text.replace(['{', '}', '"', ':'], " "), ..said };
+            let said = Said {
+                topic,
+                content_type: content_type(Form::Json),
+                text: said.text.replace(['{', '}', '"', ':'], " "),
+                ..said
+            };
             let key = (self.chance.below(3) > 0).then(|| format!("key-{}", self.ledger.number()));
             let mut line = json_of(&said);
             if let Some(key) = &key {
@@ -71,7 +76,9 @@ impl Client {
             let asked_at = self.ledger.position();
             let answer = self.send("POST", &path, &[("content-type", "application/x-ndjson")], body).await;
             let results = match &answer {
-                Ok(reply) if reply.status == 200 => reply.json()["results"].as_array().cloned().unwrap_or_default(),
+                Ok(reply) if reply.status == 200 => {
+                    reply.json()["results"].as_array().cloned().unwrap_or_default()
+                }
                 Ok(reply) if matches!(reply.status, 503 | 404) => Vec::new(),
                 Ok(reply) => return self.unexpected("a batch", reply),
                 Err(_) => Vec::new(),
@@ -80,7 +87,10 @@ impl Client {
             let mut again = Vec::new();
             for (at, (place, has_key)) in places.iter().enumerate() {
                 let result = results.get(at).unwrap_or(&Value::Null);
-                let id = result["id"].as_str().or(result["problem"]["id"].as_str()).and_then(|id| Uuid::parse_str(id).ok());
+                let id = result["id"]
+                    .as_str()
+                    .or(result["problem"]["id"].as_str())
+                    .and_then(|id| Uuid::parse_str(id).ok());
                 let taken = result.get("id").is_some() && result.get("problem").is_none();
                 self.ledger.with_post(*place, |post| {
                     if taken {

@@ -22,7 +22,12 @@ impl Client {
             2 => format!("/v1/messages/{id}/deliveries"),
             _ => "/v1/messages?limit=5".to_owned(),
         };
+        let stored =
+            self.memory.items().get(&[id]).await.is_ok_and(|found| found.iter().any(Option::is_some));
         let Ok(reply) = self.send("GET", &path, &[], "").await else { return };
+        if reply.status == 404 && (stored || !reply.headers.contains_key("retry-after")) {
+            self.ledger.fault(format!("404 to GET {path}, which was accepted; stored before: {stored}"));
+        }
         if !matches!(reply.status, 200 | 404 | 503) {
             self.ledger.fault(format!("{} to GET {path}: {}", reply.status, reply.json()));
         }

@@ -59,7 +59,9 @@ pub(super) fn one_key_is_one_item(account: &Account) -> Vec<String> {
         let expected = posts.first().and_then(|post| post.id_of_key());
         let ids: BTreeSet<Uuid> = posts
             .iter()
-            .flat_map(|post| post.accepted.iter().filter_map(|accepted| accepted.id).chain(post.unknown_ids.clone()))
+            .flat_map(|post| {
+                post.accepted.iter().filter_map(|accepted| accepted.id).chain(post.unknown_ids.clone())
+            })
             .collect();
         if ids.iter().any(|id| Some(*id) != expected) {
             wrong.push(format!("the key {key} makes {expected:?}, and answers name {ids:?}"));
@@ -82,7 +84,11 @@ pub(super) fn items_are_stored_once(account: &Account) -> Vec<String> {
         _ => None,
     });
     let counts = counted(inserted.map(|(_, id)| id));
-    counts.into_iter().filter(|(_, count)| *count > 1).map(|(id, count)| format!("{id} was stored {count} times")).collect()
+    counts
+        .into_iter()
+        .filter(|(_, count)| *count > 1)
+        .map(|(id, count)| format!("{id} was stored {count} times"))
+        .collect()
 }
 
 /// Where the stream's position stands, everything before it was published as a notification or is a dead letter.
@@ -118,12 +124,17 @@ pub(super) fn outages_use_up_no_attempt(account: &Account) -> Vec<String> {
     });
     let mut wrong = Vec::new();
     for (_, (source, why)) in letters {
-        let given_up = why == reason::ATTEMPTS_EXHAUSTED && source != DeadLetterSource::Deliveries && !calls_fail;
-        let inherent = matches!(why, reason::UNDECODABLE | reason::NO_ID | reason::CONFLICT | reason::ITEM_MISSING);
+        let given_up =
+            why == reason::ATTEMPTS_EXHAUSTED && source != DeadLetterSource::Deliveries && !calls_fail;
+        let inherent =
+            matches!(why, reason::UNDECODABLE | reason::NO_ID | reason::CONFLICT | reason::ITEM_MISSING);
         let returned = why == reason::RETURNED_TOO_OFTEN && account.plan.max_returns >= 1_000;
         let mild = account.plan.weather != Weather::Storm && !inherent;
         if given_up || mild || why == reason::PANIC || returned {
-            wrong.push(format!("a dead letter {why} of {}, and nothing can have failed but servers that were away", source.as_str()));
+            wrong.push(format!(
+                "a dead letter {why} of {}, and nothing can have failed but servers that were away",
+                source.as_str()
+            ));
         }
     }
     wrong

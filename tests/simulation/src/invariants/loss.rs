@@ -28,13 +28,18 @@ pub(super) fn accepted_messages_have_one_item(account: &Account) -> Vec<String> 
         match items.first() {
             Some(item) if !says(item, post) => {
                 let text = short(&post.said.text);
-                wrong.push(format!("the item {} says otherwise than what was posted as {text:?}", item.message.id));
+                wrong.push(format!(
+                    "the item {} says otherwise than what was posted as {text:?}",
+                    item.message.id
+                ));
             }
             Some(_) => {}
             None if post.accepted.is_empty() => {}
             None => {
                 // A conflict may also have failed for now, or come back too often, before it was found out.
-                let taken = post.id_of_key().filter(|id| account.rows.items.iter().any(|item| item.message.id.0 == *id));
+                let taken = post
+                    .id_of_key()
+                    .filter(|id| account.rows.items.iter().any(|item| item.message.id.0 == *id));
                 let reasons = [reason::CONFLICT, reason::ATTEMPTS_EXHAUSTED, reason::RETURNED_TOO_OFTEN];
                 let dead = account.letters().any(|letter| {
                     letter.source == DeadLetterSource::Items
@@ -116,11 +121,14 @@ pub(super) fn confirmed_recipients_are_mailed(account: &Account) -> Vec<String> 
             }
             let key = DeliveryKey { about: id.0, subscription: row.id, round: 0 };
             match mailed.get(&key) {
-                Some(mail) if !carries(mail, item) => wrong.push(format!("the mail of {key} has another text")),
+                Some(mail) if !carries(mail, item) => {
+                    wrong.push(format!("the mail of {key} has another text"))
+                }
                 Some(_) => {}
                 None if account.letters().any(|letter| letter.delivery == Some(key)) => {}
                 None if account.has_dead_notification(id) => {}
-                None => wrong.push(format!("{key} was confirmed throughout and got no mail, nor is it a dead letter")),
+                None => wrong
+                    .push(format!("{key} was confirmed throughout and got no mail, nor is it a dead letter")),
             }
         }
     }
@@ -171,12 +179,14 @@ pub(super) fn dead_letters_keep_body_and_headers(account: &Account) -> Vec<Strin
         })
         .map(|(_, envelope)| envelope)
         .collect();
-    let of_queue = |letter: &&DeadLetter| matches!(letter.source, DeadLetterSource::Items | DeadLetterSource::Mail);
+    let of_queue =
+        |letter: &&DeadLetter| matches!(letter.source, DeadLetterSource::Items | DeadLetterSource::Mail);
     let kept = |letter: &DeadLetter, envelope: &Envelope| {
         envelope.body == letter.body
-            && envelope.headers.iter().all(|(name, value)| {
-                letter.headers.get(name) == Some(value) || name == header::ID
-            })
+            && envelope
+                .headers
+                .iter()
+                .all(|(name, value)| letter.headers.get(name) == Some(value) || name == header::ID)
             && letter.headers.keys().all(|name| envelope.headers.contains_key(name) || name == header::ID)
     };
     account

@@ -70,7 +70,9 @@ pub(super) fn attempts_have_their_causes(account: &Account) -> Vec<String> {
     counted
         .iter()
         .filter(|(email, count)| **count > cause(email))
-        .map(|(email, count)| format!("{count} attempts are counted for {email}, and {} have a cause", cause(email)))
+        .map(|(email, count)| {
+            format!("{count} attempts are counted for {email}, and {} have a cause", cause(email))
+        })
         .collect()
 }
 
@@ -90,7 +92,8 @@ pub(super) fn sending_is_recorded_and_wanted(account: &Account) -> Vec<String> {
             }
             Event::Sending { key } => {
                 let confirmation = key.about == key.subscription.0;
-                let wanted = if confirmation { SubscriptionState::Pending } else { SubscriptionState::Confirmed };
+                let wanted =
+                    if confirmation { SubscriptionState::Pending } else { SubscriptionState::Confirmed };
                 recorded_for.insert(*key, states.get(&key.subscription) == Some(&wanted));
             }
             Event::Mailed { to, message_id } => {
@@ -196,7 +199,10 @@ pub(super) fn stops_count_nothing(account: &Account) -> Vec<String> {
         if delivery.attempts != attempts || delivery.unknowns > 0 {
             wrong.push(format!(
                 "{} is {} with {} attempts and {} unknowns",
-                delivery.key, delivery.state.as_str(), delivery.attempts, delivery.unknowns
+                delivery.key,
+                delivery.state.as_str(),
+                delivery.attempts,
+                delivery.unknowns
             ));
         }
     }

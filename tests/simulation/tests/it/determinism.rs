@@ -1,4 +1,5 @@
 //! The same seed is the same run, event by event, also in another process.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::process::Command;
 
