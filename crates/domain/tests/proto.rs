@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use prost_reflect::{
-    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions,
+    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, ReflectMessage as _,
+    SerializeOptions,
 };
 use serde_json::{Value, json};
 use tidings_domain::{
@@ -40,13 +41,13 @@ fn change() -> Change {
     let message = Message {
         id: MessageId(uuid::Uuid::from_u128(5)),
         topic: TopicName::messages(),
-        text: Text::parse("héllo \"🎉\"\n").unwrap(),
-        subject: Some(Subject::parse("Hi").unwrap()),
+        text: Text::parse("héllo \"🎉\"\n").expect("the sample is valid"),
+        subject: Some(Subject::parse("Hi").expect("the sample is valid")),
         content_type: "text/plain; charset=utf-8".into(),
         attributes: Attributes::from_json(
             json!({"customer": "a", "n": 1.5, "AWS.x": "no", "list": ["a", true]}),
         )
-        .unwrap(),
+        .expect("the sample is valid"),
         accepted_at: Timestamp::from_millis(1_700_000_000_123),
         trace: TraceContext::parse(Some(TRACEPARENT), Some("a=b")),
     };
@@ -116,7 +117,11 @@ fn a_record_is_read_as_it_was_written() {
 
 #[test]
 fn a_message_that_does_not_fit_is_left_out_and_its_size_told() {
-    let envelope = change::encode(&change(), &publish(), 900);
+    let whole = change::encode(&change(), &publish(), usize::MAX);
+    let beside: usize = whole.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let fits = whole.body.len() + beside;
+    assert_eq!(change::encode(&change(), &publish(), fits), whole);
+    let envelope = change::encode(&change(), &publish(), fits - 1);
     let record: ChangeRecord = serde_json::from_slice(&envelope.body).unwrap();
     let image = record.new_image.unwrap();
     assert_eq!((image.message, image.message_bytes), (None, 14));

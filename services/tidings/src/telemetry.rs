@@ -80,8 +80,10 @@ impl Guard {
     pub(crate) fn service(&self, role: Role, settings: &Settings) -> anyhow::Result<Telemetry> {
         let name = role.service_name();
         let meter = self.meters.meter(name);
+        let named =
+            |telemetry: Telemetry| telemetry.named(&settings.namespace, settings.profile.messaging_system());
         if self.export.endpoint.is_none() {
-            return Ok(Telemetry::without_spans(meter));
+            return Ok(named(Telemetry::without_spans(meter)));
         }
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_http()
@@ -99,8 +101,7 @@ impl Guard {
             .build();
         let tracer = provider.tracer("tidings");
         self.tracers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name, provider);
-        let telemetry = Telemetry::new(BoxedTracer::new(Box::new(tracer)), meter);
-        Ok(telemetry.named(&settings.namespace, settings.profile.messaging_system()))
+        Ok(named(Telemetry::new(BoxedTracer::new(Box::new(tracer)), meter)))
     }
 
     /// What `/metrics` shows.

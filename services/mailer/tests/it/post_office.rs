@@ -1,5 +1,10 @@
 //! A mail server whose behaviour toward each recipient is scripted.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test double: the order in which waiters wake is not looked at"
+)]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},

@@ -1,5 +1,10 @@
 //! A tiny OTLP/HTTP collector: takes spans as protobuf and tells them as plain values.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test double: the order in which waiters wake is not looked at"
+)]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
