@@ -23,17 +23,20 @@ fn primary(error: &sqlx::Error) -> Option<i32> {
     code.parse::<i32>().ok().map(|code| code & 0xff)
 }
 
-/// Whether the row is at fault and nothing else: its neighbours may be written.
+/// Whether a row is at fault and nothing else (the one to write, or one that a hand in the file has made unreadable): its
+/// neighbours may be written.
 pub(crate) fn is_rejection(error: &sqlx::Error) -> bool {
-    matches!(primary(error), Some(code::CONSTRAINT | code::TOOBIG | code::MISMATCH))
+    matches!(primary(error), Some(code::CONSTRAINT | code::TOOBIG | code::MISMATCH)) || is_unreadable(error)
+}
+
+/// Whether a row was read and says what no row of ours says.
+fn is_unreadable(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
 }
 
 /// Whether the connection may be of no more use.
 pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
-    !matches!(
-        primary(error),
-        Some(code::CONSTRAINT | code::TOOBIG | code::MISMATCH | code::FULL | code::BUSY | code::LOCKED)
-    )
+    !is_rejection(error) && !matches!(primary(error), Some(code::FULL | code::BUSY | code::LOCKED))
 }
 
 /// What is wrong, in words, and the mend.
@@ -51,18 +54,14 @@ fn words(error: &sqlx::Error) -> &'static str {
         _ => match error {
             sqlx::Error::PoolTimedOut => "all readers are busy",
             sqlx::Error::PoolClosed => "the store is closed",
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => "a row cannot be read",
+            error if is_unreadable(error) => "a row cannot be read",
             _ => "the database does not answer",
         },
     }
 }
 
 fn kind(error: &sqlx::Error) -> ErrorKind {
-    match (primary(error), error) {
-        (Some(code::CONSTRAINT | code::TOOBIG | code::MISMATCH), _) => ErrorKind::Rejected,
-        (None, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => ErrorKind::Rejected,
-        _ => ErrorKind::Unavailable,
-    }
+    if is_rejection(error) { ErrorKind::Rejected } else { ErrorKind::Unavailable }
 }
 
 /// An error of a read, or of a write whose transaction was rolled back: it had no effect.

@@ -2,6 +2,8 @@
 //!
 //! Kinds are applied in the order of the list below. Callers that wait for each other are never in one group, so that any
 //! order would do for them; this one lets a group's unsubscribe be seen by its `sending`, and what is planned by its claim.
+//! Who holds a delivery comes before who claims: after a stall that outlasted leases, a claim would else take the rows whose
+//! outcome or extension waits in the same group, and their mails would be sent twice.
 
 use sqlx::sqlite::SqliteConnection;
 use tidings_domain::{Error, Result};
@@ -204,10 +206,10 @@ kinds! {
     acts: ActOn = crate::subscriptions::ActOn,
     removes: Remove = crate::subscriptions::Remove,
     plans: PlanPages = crate::deliveries::PlanPages,
-    claims: ClaimDue = crate::deliveries::ClaimDue,
     sendings: RecordSending = crate::deliveries::RecordSending,
     extends: Extend = crate::deliveries::Extend,
     settles: Settle = crate::deliveries::Settle,
+    claims: ClaimDue = crate::deliveries::ClaimDue,
     revives: Revive = crate::deliveries::Revive,
     letters: PutLetters = crate::dead_letters::PutLetters,
     marks: Mark = crate::dead_letters::Mark,

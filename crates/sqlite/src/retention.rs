@@ -13,12 +13,22 @@ macro_rules! finished {
     };
 }
 
-/// The ids that go, and up to when the table was looked through.
+/// Rows that one step removes, about, however many items that is; one item goes whole. Everything else that is to be written
+/// waits for the step.
+const MAX_ROWS: i64 = 10_000;
+
+/// The ids that go, up to when the table was looked through, and how many were found.
 const FIND: &str = concat!(
-    "SELECT json_group_array(id ORDER BY id), count(*), max(stored_at) FROM (
-        SELECT id, stored_at FROM items WHERE stored_at < ?1 AND ",
+    "WITH found (id, stored_at, rows) AS (
+        SELECT id, stored_at, (SELECT 1 + sum(planned) FROM notifications WHERE item = items.id)
+        FROM items WHERE stored_at < ?1 AND ",
     finished!(),
-    " ORDER BY stored_at, id LIMIT ?2)"
+    " ORDER BY stored_at, id LIMIT ?2
+    ), counted (id, stored_at, before) AS (
+        SELECT id, stored_at, sum(rows) OVER (ORDER BY stored_at, id) - rows FROM found
+    )
+    SELECT json_group_array(id ORDER BY id), count(*), max(stored_at), (SELECT count(*) FROM found)
+    FROM counted WHERE before < ?3"
 );
 
 const OPEN: &str =
@@ -67,9 +77,13 @@ impl Request for Expire {
         for Expire { before, max } in requests {
             let connection = &mut session.connection;
             let (text, millis, max) = (before.to_string(), before.as_millis(), i64::from(*max));
-            let (ids, removed, looked): (String, i64, Option<String>) =
-                sqlx::query_as(FIND).bind(text.clone()).bind(max).fetch_one(&mut *connection).await?;
-            let full = removed >= max;
+            let (ids, removed, looked, found): (String, i64, Option<String>, i64) = sqlx::query_as(FIND)
+                .bind(text.clone())
+                .bind(max)
+                .bind(MAX_ROWS)
+                .fetch_one(&mut *connection)
+                .await?;
+            let full = found >= max || removed < found;
             if removed > 0 {
                 for statement in REMOVE {
                     sqlx::query(statement).bind(ids.clone()).execute(&mut *connection).await?;

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use tidings_domain::{
     ErrorKind,
-    id::MessageId,
-    ports::{BusTopic, Settlement},
+    id::{MessageId, SubscriptionId},
+    ports::{BusTopic, DependencyState, Inserted, Settlement},
+    subscription::Act,
+    time::Timestamp,
     topic::TopicName,
 };
 
@@ -154,4 +156,25 @@ async fn a_topic_whose_row_is_gone_takes_nothing() {
     assert_eq!(received[0].envelope.body, "y");
     assert!(consumer.settle(vec![(received[0].lease, Settlement::Done)]).await[0].is_ok());
     assert_eq!(store.items().get(&[MessageId(uuid::Uuid::nil())]).await.unwrap(), [None]);
+}
+
+#[tokio::test]
+async fn a_row_that_a_hand_has_broken_refuses_nobody_elses_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let broken = "INSERT INTO subscriptions (id, topic, email, filter, state, generation, created_at, requested_at)
+        VALUES ('00000000-0000-0000-0000-000000000001', 'messages', 'ann@example.com', '', 'pending', 1, 0, 0)";
+    sqlx::query(broken).execute(&mut foreign(folder.path()).await).await.unwrap();
+    let subscriptions = store.subscriptions();
+    let broken = SubscriptionId(uuid::Uuid::from_u128(1));
+    let act = subscriptions.act(broken, Act::Confirm, 1, Timestamp::from_millis(1));
+    let bus = store.bus();
+    let items = store.items();
+    let new = [item(1, "x")];
+    // Together they are one group.
+    let (published, acted, inserted) = tokio::join!(publish(&*bus, &["y"]), act, items.insert(&new));
+    assert_eq!(acted.unwrap_err().kind, ErrorKind::Rejected);
+    assert!(published[0].is_ok(), "{published:?}");
+    assert_eq!(inserted.unwrap(), [Inserted::New]);
+    assert_eq!(store.dependency().state(), DependencyState::Up);
 }

@@ -14,7 +14,7 @@ use tidings_domain::{
 };
 use uuid::Uuid;
 
-use crate::values::{id, item, open, token};
+use crate::values::{foreign, id, item, open, token};
 
 fn letter(number: u128, about: Option<Uuid>, at: i64) -> DeadLetter {
     DeadLetter {
@@ -76,4 +76,20 @@ async fn confirmations_and_letters_about_nothing_go_by_their_age() {
     assert_eq!(deliveries.counts().await.unwrap().total(), 1);
     store.items().expire(before, 10).await.unwrap();
     assert_eq!(deliveries.counts().await.unwrap().total(), 0);
+}
+
+/// A step of 500 items with ten thousand recipients each would hold up every post and every lease meanwhile.
+#[tokio::test]
+async fn a_step_is_bounded_by_rows_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    store.items().insert(&[1, 2, 3, 4].map(|number| item(number, "x"))).await.unwrap();
+    let notified = "INSERT INTO notifications
+            (item, round, topic, replay, captured_at, published_at, cursor, finished, planned)
+        SELECT id, 0, topic, NULL, 0, 0, NULL, 1, 6000 FROM items";
+    sqlx::query(notified).execute(&mut foreign(folder.path()).await).await.unwrap();
+    let expire = async || store.items().expire(Timestamp::MAX, 500).await.unwrap();
+    let (first, second) = (expire().await, expire().await);
+    assert_eq!((first.removed, first.open, first.more), (2, 0, true));
+    assert_eq!((second.removed, second.more), (2, false));
 }
