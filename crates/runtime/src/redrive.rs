@@ -86,6 +86,8 @@ impl RedriveLoop {
             let token = LeaseToken(new_v7(&*self.clock, &*self.entropy));
             let RedriveSettings { batch, lease, .. } = self.settings;
             let claim = self.dead_letters.claim(self.source, batch, token, now, lease);
+            // After a full claim there may be more.
+            let mut more = false;
             let waiting = match shutdown.cuts(claim).await {
                 None => break,
                 Some(Ok(claimed)) if claimed.is_empty() => {
@@ -93,11 +95,17 @@ impl RedriveLoop {
                     None
                 }
                 Some(Ok(claimed)) => {
+                    more = claimed.len() >= batch as usize;
                     self.redrive_all(claimed, destination.as_deref(), &redriven, &shutdown).await
                 }
                 Some(Err(error)) => Some(error.to_string()),
             };
             let wait = match waiting {
+                None if more => {
+                    failures = 0;
+                    self.part.up();
+                    continue;
+                }
                 None => {
                     self.part.up();
                     let interval = Backoff { first: self.settings.interval, most: self.settings.interval };

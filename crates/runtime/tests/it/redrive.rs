@@ -127,3 +127,15 @@ async fn a_stop_between_letters_leaves_the_rest_marked() {
     assert_eq!(rows.len(), 2);
     assert!(rows.iter().all(|letter| letter.marked_at.is_some()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_letters_are_not_paced_by_the_interval() {
+    let letters = TestLetters::default();
+    (1..=1000).for_each(|number| letters.mark_new(letter(number, "a")));
+    let handler = Script::each(|_| done());
+    let began = tokio::time::Instant::now();
+    let (tasks, shutdown, _) = start(&letters, &handler);
+    letters.until("gone", |all| all.is_empty()).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    stop(tasks, &shutdown).await;
+}
