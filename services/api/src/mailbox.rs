@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use futures::FutureExt as _;
 use mail_parser::{MessageParser, PartType};
 use serde::{Deserialize, Serialize};
 use tidings_domain::{
@@ -176,15 +177,16 @@ async fn find(
         if left.is_zero() || over.is_requested() {
             return mailbox.list(query).await;
         }
-        // Begun before the list is read, so that a mail caught meanwhile is not missed.
+        // Begun before the list is read, so that a mail caught meanwhile is not missed. The list is read to its end all the
+        // same: where mails are caught faster than a list is read, none would ever be.
         let mut changed = mailbox.changed(left);
-        let page = tokio::select! {
-            biased;
-            () = &mut changed => continue,
-            page = mailbox.list(query) => page?,
-        };
+        let is_changed = (&mut changed).now_or_never().is_some();
+        let page = mailbox.list(query).await?;
         if !page.data.is_empty() {
             return Ok(page);
+        }
+        if is_changed {
+            continue;
         }
         tokio::select! {
             biased;
