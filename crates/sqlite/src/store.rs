@@ -1,6 +1,6 @@
 //! Opening and closing the file.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc};
 
 use sqlx::{ConnectOptions, SqliteConnection};
 use tidings_domain::{
@@ -64,7 +64,8 @@ impl Store {
     /// `setup` is a statement for the writer's connection.
     async fn open_with(options: Options, setup: Option<&'static str>) -> Result<Self> {
         let folder = &options.directory;
-        std::fs::create_dir_all(folder).map_err(|error| {
+        // Addresses and the secret of all links lie in it: a new folder is its owner's alone.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
             Error::misconfigured(format!(
                 "make the data folder {}: give this user the right to, or set TIDINGS_DATA_DIR to another folder",
                 folder.display()

@@ -50,10 +50,18 @@ impl Writer {
     pub(crate) fn begin(session: Session, file: PathBuf, shared: Arc<Shared>, lock: File) -> Self {
         let (operations, receiver) = unbounded_channel();
         tokio::spawn(async move {
-            let closed = run(session, file, receiver, shared).await;
+            let running = AssertUnwindSafe(run(session, file, receiver, Arc::clone(&shared)));
+            let ended = running.catch_unwind().await;
             drop(lock);
-            if let Some(closed) = closed {
-                let _gone = closed.send(());
+            match ended {
+                Ok(Some(closed)) => {
+                    let _gone = closed.send(());
+                }
+                Ok(None) => {}
+                Err(_) => {
+                    let gone = "the writer panicked, which is a defect: restart the server";
+                    shared.health.failed(Side::Write, &Error::unavailable(gone));
+                }
             }
         });
         Self { operations }

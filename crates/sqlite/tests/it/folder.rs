@@ -125,3 +125,12 @@ async fn an_open_store_is_up() {
     assert_eq!(store.dependency().name(), "sqlite");
     assert_eq!(store.dependency().state(), DependencyState::Up);
 }
+
+#[tokio::test]
+async fn a_new_folder_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("new").join("data");
+    let _store = open(&data).await;
+    assert_eq!(std::fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
+}
