@@ -187,8 +187,7 @@ async fn serve(
         };
         let failed = tokio::select! {
             biased;
-            ended = running.join_next() => ended_early(ended),
-            () = shutdown.requested() => None,
+            failed = first_end(&mut running, &shutdown) => failed,
             () = announced => None,
         };
         shutdown.request();
@@ -259,6 +258,16 @@ fn write_whole(path: &Path, value: &serde_json::Value) -> anyhow::Result<()> {
         .with_context(|| format!("{} cannot be written", path.display()))
 }
 
+/// Waits until the process is to end; the error of a service that ended without being asked to. The wish to stop comes
+/// first: by the time that it is seen here, services on other threads may have followed it already.
+async fn first_end(running: &mut Running, shutdown: &Shutdown) -> Option<anyhow::Error> {
+    tokio::select! {
+        biased;
+        () = shutdown.requested() => None,
+        ended = running.join_next() => ended_early(ended),
+    }
+}
+
 /// The error of a service that ended without being asked to, whatever it said.
 fn ended_early(ended: Option<Ended>) -> Option<anyhow::Error> {
     Some(match ended {
@@ -320,4 +329,24 @@ fn chance() -> (Arc<dyn Clock>, Arc<dyn Entropy>) {
 
 fn chain(error: anyhow::Error) -> Failure {
     Failure::refused(format!("{error:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_service_that_ends_is_a_failure_unless_it_was_asked_to() {
+        let shutdown = Shutdown::new(Duration::from_secs(1));
+        let mut running = Running::new();
+        running.spawn(async { ("the mailer", Ok(())) });
+        let failed = first_end(&mut running, &shutdown).await.expect("nobody asked it to");
+        assert_eq!(failed.to_string(), "the mailer ended without being asked to");
+        // One that has followed the wish to stop before anyone looks: seen as a failure, the exit code was 1.
+        running.spawn(async { ("the mailer", Ok(())) });
+        shutdown.request();
+        tokio::task::yield_now().await;
+        assert!(first_end(&mut running, &shutdown).await.is_none());
+        assert!(drain(&mut running).await.is_ok());
+    }
 }
