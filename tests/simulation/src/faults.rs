@@ -75,7 +75,7 @@ impl Kind {
     /// The highest rate that a seed gives it, in millionths of calls.
     pub fn most(self) -> u64 {
         match self {
-            Self::Reject => 150_000,
+            Self::Reject => 300_000,
             Self::Unknown | Self::Slow | Self::Unavailable => 60_000,
             Self::Hold => 4_000,
             Self::Crash => 15_000,
@@ -84,6 +84,9 @@ impl Kind {
         }
     }
 }
+
+/// What a text holds that the store refuses for ever, alone and in a batch.
+pub(crate) const POISON: &str = "poison";
 
 /// A process that is to end at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

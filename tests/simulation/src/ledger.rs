@@ -26,6 +26,8 @@ pub(crate) struct Said {
     pub subject: Option<String>,
     /// Its kind, the attribute that filters look at.
     pub kind: Option<&'static str>,
+    /// Another attribute, long: there may be too much of it for a notification, even without the text.
+    pub(crate) note: Option<String>,
     /// What the text is.
     pub content_type: &'static str,
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::Client;
 use crate::{
     door::{NoAnswer, Reply},
+    faults::POISON,
     ledger::{Accepted, Post, Said},
     plan::{KINDS, TOPICS},
 };
@@ -91,6 +92,7 @@ impl Client {
                     .as_str()
                     .or(result["problem"]["id"].as_str())
                     .and_then(|id| Uuid::parse_str(id).ok());
+                let refused = is_problem(&result["problem"], "refused-by-broker");
                 let taken = result.get("id").is_some() && result.get("problem").is_none();
                 self.ledger.with_post(*place, |post| {
                     if taken {
@@ -100,7 +102,7 @@ impl Client {
                         post.unknown_ids.extend(id);
                     }
                 });
-                if !taken && *has_key {
+                if !taken && !refused && *has_key {
                     again.push(at);
                 }
             }
@@ -122,11 +124,13 @@ impl Client {
         let has_beside = matches!(form, Form::Json | Form::JsonValue);
         let text = match form {
             Form::JsonValue => format!("{{\"said\": {number},  \"padding\":\"{padding}\"}}"),
+            _ if self.chance.below(20) == 0 => format!("{POISON} {number}"),
             _ => format!("message {number} {padding}"),
         };
         let kind = (has_beside && self.chance.below(4) > 0).then(|| KINDS[self.pick(KINDS.len())]);
+        let note = (kind.is_some() && self.chance.below(8) == 0).then(|| "n".repeat(1 + self.pick(900)));
         let subject = (has_beside && self.chance.below(2) == 0).then(|| format!("Subject {number}"));
-        (form, Said { topic, text, subject, kind, content_type: content_type(form) })
+        (form, Said { topic, text, subject, kind, note, content_type: content_type(form) })
     }
 
     async fn post_until_told(&self, place: usize, form: Form, key: Option<&str>, said: &Said) {
@@ -165,10 +169,12 @@ impl Client {
         let json = answer.as_ref().map(Reply::json).unwrap_or_default();
         let id = json["id"].as_str().and_then(|id| Uuid::parse_str(id).ok());
         let status = answer.as_ref().map_or(0, |reply| reply.status);
-        let another = json["type"].as_str().is_some_and(|kind| kind.ends_with(":another-body"));
+        let another = is_problem(&json, "another-body");
+        let too_large = is_problem(&json, "refused-by-broker");
         let change = |post: &mut Post| match status {
             202 | 200 => post.accepted.push(Accepted { asked_at, answered_at, id }),
             422 if another => post.refused = true,
+            422 if too_large => {}
             _ => {
                 post.unknown = true;
                 post.unknown_ids.extend(id);
@@ -176,7 +182,7 @@ impl Client {
         };
         self.ledger.with_post(place, change);
         match &answer {
-            Ok(reply) if matches!(reply.status, 200 | 202) || (reply.status == 422 && another) => true,
+            Ok(reply) if matches!(reply.status, 200 | 202) || another || too_large => true,
             // A topic that was not made yet.
             Ok(reply) if matches!(reply.status, 503 | 404) => false,
             Ok(reply) => {
@@ -191,6 +197,11 @@ impl Client {
         let text = String::from_utf8_lossy(&reply.body).into_owned();
         self.ledger.fault(format!("{} to {what}: {text}", reply.status));
     }
+}
+
+/// Whether an answer is the problem of this type.
+fn is_problem(json: &Value, kind: &str) -> bool {
+    json["type"].as_str().and_then(|text| text.rsplit(':').next()) == Some(kind)
 }
 
 fn content_type(form: Form) -> &'static str {
@@ -208,6 +219,9 @@ fn json_of(said: &Said) -> Value {
     }
     if let Some(kind) = said.kind {
         line["attributes"] = json!({ "kind": kind });
+    }
+    if let Some(note) = &said.note {
+        line["attributes"]["note"] = json!(note);
     }
     line
 }

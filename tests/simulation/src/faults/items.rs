@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use tidings_domain::{
-    Result,
+    Error, Result,
     id::MessageId,
     item::Item,
     page::Page,
@@ -10,11 +10,15 @@ use tidings_domain::{
     time::Timestamp,
 };
 
-use super::Faulty;
+use super::{Faulty, POISON};
 
 #[async_trait]
 impl Items for Faulty<dyn Items> {
     async fn insert(&self, batch: &[NewItem]) -> Result<Vec<Inserted>> {
+        // It stands for a row that the table's checks refuse, which fails its whole batch.
+        if batch.iter().any(|item| item.message.text.as_str().contains(POISON)) {
+            return Err(Error::rejected("a row breaks a rule of the table"));
+        }
         self.line.call("insert items", self.inner.insert(batch)).await
     }
 

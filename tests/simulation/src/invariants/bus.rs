@@ -126,8 +126,10 @@ pub(super) fn outages_use_up_no_attempt(account: &Account) -> Vec<String> {
     for (_, (source, why)) in letters {
         let given_up =
             why == reason::ATTEMPTS_EXHAUSTED && source != DeadLetterSource::Deliveries && !calls_fail;
-        let inherent =
-            matches!(why, reason::UNDECODABLE | reason::NO_ID | reason::CONFLICT | reason::ITEM_MISSING);
+        let inherent = matches!(
+            why,
+            reason::UNDECODABLE | reason::NO_ID | reason::CONFLICT | reason::ITEM_MISSING | reason::REJECTED
+        );
         let returned = why == reason::RETURNED_TOO_OFTEN && account.plan.max_returns >= 1_000;
         let mild = account.plan.weather != Weather::Storm && !inherent;
         if given_up || mild || why == reason::PANIC || returned {
