@@ -20,6 +20,7 @@ use self::{
 };
 use crate::{http, profile::Profile};
 
+mod bounds;
 mod check;
 pub(crate) mod faults;
 pub(crate) mod layers;

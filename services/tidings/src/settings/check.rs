@@ -11,7 +11,7 @@ use tidings_domain::{address::EmailAddress, token::Secret};
 use tidings_smtp::SmtpSettings;
 
 use super::{
-    Auth, LogFormat, SECRETS, Settings, Shape,
+    Auth, LogFormat, SECRETS, Settings, Shape, bounds,
     faults::Faults,
     layers::{self, Layered, Layers},
 };
@@ -149,6 +149,9 @@ fn check_shape(shape: &Shape, layers: &Layers, roles: &[Role], faults: &mut Faul
     }
     for (name, message) in shape.http.faults() {
         fault(&format!("http.{name}"), message);
+    }
+    for (key, message) in bounds::faults(shape) {
+        fault(key, message);
     }
     Some(Settings {
         profile: profile?,

@@ -101,6 +101,19 @@ fn all_faults_come_together_and_no_secret_with_them() {
     assert!(!text.contains("hunter2"), "{text}");
 }
 
+/// With pages of nobody every message would be done with zero recipients.
+#[test]
+fn a_number_with_which_a_service_does_nothing_is_a_fault() {
+    let text = faults(&[
+        ("TIDINGS_MAILER_PAGE_SIZE", "0"),
+        ("TIDINGS_MAILER_LEASE_MS", "0"),
+        ("TIDINGS_SUBSCRIBER_RETENTION_DAYS", "0"),
+        ("TIDINGS_API_CATALOG_REFRESH_MS", "0"),
+    ]);
+    assert!(text.contains("4 faults"), "{text}");
+    assert!(text.contains("TIDINGS_MAILER_PAGE_SIZE: 0 is not between 1 and 10000"), "{text}");
+}
+
 #[test]
 fn one_service_alone_on_embedded_is_a_fault() {
     let text = read_for(&[], &[Role::Api]).expect_err("alone").to_string();
