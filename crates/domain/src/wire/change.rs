@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, error::Category};
 
 use super::{Envelope, Undecodable, header};
 use crate::{
@@ -225,10 +225,10 @@ pub struct Decoded {
 
 /// Reads a record that anyone wrote. Times that are absent are `now`.
 pub fn decode(envelope: &Envelope, now: Timestamp) -> Result<Decoded, Undecodable> {
-    let record: ChangeRecord = serde_json::from_slice(&envelope.body)
-        .map_err(|error| Undecodable::new(format!("the body is no change record: {error}")))?;
+    let record: ChangeRecord =
+        serde_json::from_slice(&envelope.body).map_err(|error| Undecodable::new(no_record(&error)))?;
     if record.event_name != INSERT {
-        return Err(Undecodable::new(format!("the event {:?} is not INSERT", record.event_name)));
+        return Err(Undecodable::new("the record's eventName is not INSERT"));
     }
     let image = record.new_image.ok_or_else(|| Undecodable::new("the record has no newImage"))?;
     let id = MessageId::parse(&image.id).ok_or_else(|| Undecodable::new("newImage.id is no UUID"))?;
@@ -266,4 +266,29 @@ pub fn decode(envelope: &Envelope, now: Timestamp) -> Result<Decoded, Undecodabl
     };
     let item = Item { message, stored_at: image.stored_at.unwrap_or(now) };
     Ok(Decoded { notification, item: Some(item), trace })
+}
+
+/// What is wrong with a body, without any of it: this goes to the log, and serde's own words quote what they stumble on.
+fn no_record(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        Category::Data => "JSON of another shape",
+        Category::Eof => "JSON that ends early",
+        Category::Syntax | Category::Io => "no JSON",
+    };
+    format!("the body is no change record but {what}, at line {} column {}", error.line(), error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_body_quotes_nothing_of_it() {
+        for body in [r#""hush""#, r#"{"newImage": "hush"}"#, r#"{"eventName": "hush"}"#, r#"{"hush"#, "hush"]
+        {
+            let envelope = Envelope { body: Bytes::from(body), ..Envelope::default() };
+            let detail = decode(&envelope, Timestamp::default()).unwrap_err().detail;
+            assert!(!detail.contains("hush"), "{detail}");
+        }
+    }
 }
