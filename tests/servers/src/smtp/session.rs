@@ -119,6 +119,7 @@ impl Session<'_> {
             }
             "STARTTLS" => self.start_tls().await,
             "AUTH" => self.auth(line).await,
+            "MAIL" if self.from.is_some() => self.reply("503 5.5.1 nested MAIL command").await,
             "MAIL" => {
                 let next = self.step(Step::Mail, "250 2.1.0 sender ok").await?;
                 if matches!(next, Next::Replied(200..300)) {
