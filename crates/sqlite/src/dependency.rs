@@ -25,6 +25,8 @@ pub(crate) struct Health {
 pub(crate) enum Side {
     Read,
     Write,
+    /// Damage: that other pages can still be read and written mends nothing, only a start on another file does.
+    Nobody,
 }
 
 impl Health {
@@ -35,7 +37,8 @@ impl Health {
     /// A read or a write went well.
     pub(crate) fn well(&self, side: Side) {
         let mut state = self.lock();
-        if state.0 != DependencyState::Up && (side == Side::Write || state.1 == Side::Read) {
+        let may_say_so = state.1 != Side::Nobody && (side == Side::Write || state.1 == Side::Read);
+        if state.0 != DependencyState::Up && may_say_so {
             tracing::info!(dependency = "sqlite", "the database answers again");
             state.0 = DependencyState::Up;
         }
@@ -50,7 +53,9 @@ impl Health {
         if state.0 == DependencyState::Up {
             tracing::error!(dependency = "sqlite", error = %error.chain(), "the database is ill");
         }
-        if state.0 == DependencyState::Up || side == Side::Write {
+        if fault::is_damage(error) {
+            *state = (DependencyState::Down(error.chain()), Side::Nobody);
+        } else if state.0 == DependencyState::Up || side == Side::Write && state.1 != Side::Nobody {
             *state = (DependencyState::Down(error.chain()), side);
         }
     }

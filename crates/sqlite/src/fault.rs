@@ -49,7 +49,9 @@ fn words(error: &sqlx::Error) -> &'static str {
         Some(code::CORRUPT | code::NOTADB) => {
             "the database is damaged: restore tidings.db from a copy, or move it away to begin anew"
         }
-        Some(code::IOERR) => "the disk fails: look at the system's log",
+        Some(code::IOERR) => {
+            "the disk fails, or a quota or a limit of file sizes is reached: look at the system's log"
+        }
         Some(code::CANTOPEN) => "the database cannot be opened: look at the data folder's rights",
         _ => match error {
             sqlx::Error::PoolTimedOut => "all readers are busy",
@@ -94,6 +96,12 @@ pub(crate) fn opening(error: sqlx::Error, what: &str) -> Error {
 /// Whether an error says that the store is ill, not that a call was wrong.
 pub(crate) fn is_illness(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Misconfigured)
+}
+
+/// Whether an error says that the file is damaged.
+pub(crate) fn is_damage(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<sqlx::Error>());
+    matches!(source.and_then(primary), Some(code::CORRUPT | code::NOTADB))
 }
 
 /// Reads what a row holds where it can only be broken by hand: *rejected*, never a panic.

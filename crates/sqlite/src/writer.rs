@@ -169,14 +169,9 @@ async fn run(
                     if broken && reconnect(&mut session, &file).await.is_ok() {
                         broken = false;
                     }
-                    match write(&mut session, group, &shared).await {
-                        None => {
-                            ill = None;
-                        }
-                        Some(breaks) => {
-                            broken |= breaks;
-                            ill = Some(Instant::now());
-                        }
+                    if let Some(breaks) = write(&mut session, group, ill.is_some(), &shared).await {
+                        broken |= breaks;
+                        ill = Some(Instant::now());
                     }
                 }
                 if close.is_some() {
@@ -192,12 +187,15 @@ async fn run(
     closed
 }
 
-/// Commits a group and answers; none when writes go well, else whether the connection is of no more use.
-async fn write(session: &mut Session, mut group: Group, shared: &Shared) -> Option<bool> {
+/// Commits a group and answers; none when it went well, else whether the connection is of no more use. That small writes go
+/// well while writes fail does not end the illness: the large ones may go on failing.
+async fn write(session: &mut Session, mut group: Group, is_ill: bool, shared: &Shared) -> Option<bool> {
     let committed = AssertUnwindSafe(commit(session, &mut group)).catch_unwind().await;
     let (error, breaks) = match committed {
         Ok(Ok(())) => {
-            shared.health.well(Side::Write);
+            if !is_ill {
+                shared.health.well(Side::Write);
+            }
             group.finish(shared);
             return None;
         }

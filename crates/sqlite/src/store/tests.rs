@@ -38,7 +38,10 @@ async fn small(folder: &std::path::Path) -> Store {
 }
 
 async fn publish(store: &Store, number: usize) -> Result<()> {
-    let body = Bytes::from(format!("{number}:{}", "x".repeat(20_000)));
+    put(store, Bytes::from(format!("{number}:{}", "x".repeat(20_000)))).await
+}
+
+async fn put(store: &Store, body: Bytes) -> Result<()> {
     let envelope = Envelope { headers: BTreeMap::new(), body, native_id: None, published_to: None };
     store.bus().publish(&BusTopic::Messages(TopicName::messages()), vec![envelope]).await.remove(0)
 }
@@ -73,7 +76,7 @@ async fn a_full_file_takes_nothing_keeps_all_and_heals() {
     assert_eq!(received.len(), accepted);
     let leases = received.iter().map(|received| (received.lease, Settlement::Done)).collect();
     assert!(consumer.settle(leases).await.iter().all(Result::is_ok));
-    assert_eq!(dependency.state(), DependencyState::Up);
+    until_up(&*dependency).await;
     publish(&store, accepted).await.unwrap();
     store.close().await;
 }
@@ -92,12 +95,29 @@ async fn a_full_file_heals_without_traffic_and_not_before_there_is_room() {
     assert!(matches!(dependency.state(), DependencyState::Down(_)));
     let mut other = connection::writing(&folder.path().join(DATABASE_FILE)).connect().await.unwrap();
     sqlx::query("DELETE FROM queue_items").execute(&mut other).await.unwrap();
+    until_up(&*dependency).await;
+    publish(&store, number).await.unwrap();
+    store.close().await;
+}
+
+async fn until_up(dependency: &dyn Dependency) {
     let healed = async {
         while dependency.state() != DependencyState::Up {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(10), healed).await.unwrap();
-    publish(&store, number).await.unwrap();
+}
+
+#[tokio::test]
+async fn small_writes_that_go_well_do_not_say_that_a_full_file_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = small(folder.path()).await;
+    let mut number = 0;
+    while publish(&store, number).await.is_ok() {
+        number += 1;
+    }
+    put(&store, "tiny".into()).await.expect("there is room for a little");
+    assert!(matches!(store.dependency().state(), DependencyState::Down(why) if why.contains("full")));
     store.close().await;
 }

@@ -108,4 +108,7 @@ async fn a_file_that_is_damaged_while_it_is_open_is_told() {
     assert!(error.to_string().contains("damaged") && error.to_string().contains("restore"), "{error}");
     let state = store.dependency().state();
     assert!(matches!(&state, DependencyState::Down(why) if why.contains("damaged")), "{state:?}");
+    // What can still be read does not say that it is over.
+    store.catalog().topics().await.unwrap();
+    assert_eq!(store.dependency().state(), state);
 }
