@@ -1,7 +1,7 @@
 //! Health: what each part of a process says of itself, and what its adapters last saw. No I/O: a probe never writes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
@@ -43,6 +43,8 @@ pub struct Health {
 struct Inner {
     parts: BTreeMap<String, PartState>,
     dependencies: Vec<Arc<dyn Dependency>>,
+    /// The names of those without which nothing works.
+    needed: BTreeSet<String>,
 }
 
 /// What one part says of itself.
@@ -55,7 +57,7 @@ pub struct Part {
 /// What a probe is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Whether every part works.
+    /// Whether every part works, and every dependency that all of them need.
     pub ready: bool,
     /// Whether something works worse than it should.
     pub degraded: bool,
@@ -83,14 +85,25 @@ impl Health {
         self.lock().dependencies.push(dependency);
     }
 
+    /// Adds a dependency without which no part can do its work: while it is down, nothing is ready, also where no part has
+    /// had reason to notice.
+    pub fn needs(&self, dependency: Arc<dyn Dependency>) {
+        let mut inner = self.lock();
+        inner.needed.insert(dependency.name().to_owned());
+        inner.dependencies.push(dependency);
+    }
+
     /// What a probe is told now.
     pub fn report(&self) -> Report {
         let inner = self.lock();
         let dependencies: BTreeMap<_, _> =
             inner.dependencies.iter().map(|d| (d.name().to_owned(), state_of(d.state()))).collect();
         let all = || inner.parts.values().chain(dependencies.values());
+        let mut needed = inner.needed.iter().filter_map(|name| dependencies.get(name));
         Report {
-            ready: !inner.parts.is_empty() && inner.parts.values().all(PartState::is_ready),
+            ready: !inner.parts.is_empty()
+                && inner.parts.values().all(PartState::is_ready)
+                && needed.all(PartState::is_ready),
             degraded: all().any(|state| !matches!(state, PartState::Up | PartState::StandingBy)),
             parts: inner.parts.clone(),
             dependencies,
@@ -165,5 +178,29 @@ mod tests {
         assert!(!health.report().ready);
         part.degraded("slow");
         assert!(health.report().ready && health.report().degraded);
+    }
+
+    struct Full(&'static str);
+
+    impl Dependency for Full {
+        fn name(&self) -> &str {
+            self.0
+        }
+
+        fn state(&self) -> DependencyState {
+            DependencyState::Down("the disk is full".to_owned())
+        }
+    }
+
+    #[test]
+    fn a_dependency_decides_only_where_nothing_works_without_it() {
+        let health = Health::new();
+        health.part("items").up();
+        health.depends_on(Arc::new(Full("smtp")));
+        assert!(health.report().ready && health.report().degraded);
+        health.needs(Arc::new(Full("sqlite")));
+        let report = health.report();
+        assert!(!report.ready, "no part has noticed: {report:?}");
+        assert_eq!(report.dependencies["sqlite"], PartState::Waiting("the disk is full".to_owned()));
     }
 }
