@@ -54,8 +54,8 @@ fn readiness(api: &Shared) -> Result<Json<ProbeView>> {
         return Ok(Json(ProbeView { status }));
     }
     let waits = |state: &PartState| matches!(state, PartState::Waiting(_) | PartState::Stopped(_));
-    let parts: Vec<_> =
-        report.parts.into_iter().filter(|(_, state)| waits(state)).map(|(name, _)| name).collect();
+    let all = report.dependencies.into_iter().chain(report.parts);
+    let parts: Vec<_> = all.filter(|(_, state)| waits(state)).map(|(name, _)| name).collect();
     let detail = format!("not ready yet, or not now: {}", parts.join(", "));
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready", detail)
         .mend("the admin address says what each part waits for (TIDINGS_ADMIN_ADDR)")

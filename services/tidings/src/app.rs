@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow};
 use serde_json::json;
 use tidings_domain::{
-    ports::{Clock, Entropy},
+    ports::{Clock, Entropy, INSTALLATION_VERSION},
     token::Secret,
 };
 use tidings_runtime::{health::Health, shutdown::Shutdown, telemetry::Telemetry};
@@ -147,6 +147,9 @@ async fn serve(
     let (clock, entropy) = chance();
     let stack = Stack::open(settings, Arc::clone(&clock), Arc::clone(&entropy)).await?;
     let health = Health::new();
+    for needed in &stack.needed {
+        health.needs(Arc::clone(needed));
+    }
     for dependency in &stack.dependencies {
         health.depends_on(Arc::clone(dependency));
     }
@@ -302,6 +305,11 @@ fn outcome(ended: Ended) -> (&'static str, anyhow::Result<()>) {
 
 async fn secret(settings: &Settings, stack: &Stack) -> anyhow::Result<Secret> {
     let installation = stack.catalog.installation().await?.context("run `tidings provision` first")?;
+    let (version, known) = (installation.version, INSTALLATION_VERSION);
+    anyhow::ensure!(
+        version <= known,
+        "the store was provisioned in version {version} and this program knows {known}: start the newer program"
+    );
     Ok(settings.secret.clone().unwrap_or(installation.secret))
 }
 

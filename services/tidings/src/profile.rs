@@ -118,7 +118,9 @@ pub(crate) struct Stack {
     pub(crate) mail: Arc<dyn Mail>,
     /// The built-in mail catcher's reading side, where mail goes there.
     pub(crate) mailbox: Option<Arc<dyn Mailbox>>,
-    /// What readiness shows.
+    /// Without which nothing works: they decide readiness.
+    pub(crate) needed: Vec<Arc<dyn Dependency>>,
+    /// What readiness shows beside these; who needs one says so.
     pub(crate) dependencies: Vec<Arc<dyn Dependency>>,
     store: Store,
 }
@@ -146,12 +148,12 @@ impl Stack {
                 let store = tidings_sqlite::Store::open(options).await.with_context(|| {
                     format!("the data folder {} cannot be opened", settings.data_dir.display())
                 })?;
-                let mut dependencies = vec![store.dependency()];
+                let mut dependencies: Vec<Arc<dyn Dependency>> = Vec::new();
                 let (mail, mailbox): (Arc<dyn Mail>, _) = match &settings.smtp {
                     None => (store.mail(), Some(store.mailbox())),
                     Some(smtp) => {
                         let smtp = Arc::new(tidings_smtp::SmtpMail::new(smtp.clone())?);
-                        dependencies.push(Arc::clone(&smtp) as Arc<dyn Dependency>);
+                        dependencies.push(Arc::<tidings_smtp::SmtpMail>::clone(&smtp));
                         (smtp, None)
                     }
                 };
@@ -167,6 +169,8 @@ impl Stack {
                     limits: Arc::new(tidings_memory::limits::InProcessLimits::default()),
                     mail,
                     mailbox,
+                    // It is the bus and every record.
+                    needed: vec![store.dependency()],
                     dependencies,
                     store: Store::Embedded(store),
                 })
