@@ -35,7 +35,7 @@ mod subscriptions;
 mod topology;
 
 pub use bus::{Bus, BusCapabilities, BusTopic, Consumer, Lease, Queue, Received, Settlement};
-pub use catalog::{Catalog, Installation, RemovedTopic};
+pub use catalog::{Catalog, INSTALLATION_VERSION, Installation, RemovedTopic};
 pub use chance::{Clock, Entropy};
 pub use changes::{Captured, ChangeStream, Changes, Position};
 pub use dead_letters::{ClaimedDeadLetter, DeadLetterDepth, DeadLetters};

@@ -5,22 +5,19 @@ use tidings_domain::{
     Error, Result,
     api_key::{ApiKey, KeyHash},
     id::ApiKeyId,
-    ports::{Catalog, Installation, RemovedTopic},
+    ports::{Catalog, INSTALLATION_VERSION, Installation, RemovedTopic},
     subscription::SubscriptionState,
     topic::{MESSAGES, Topic, TopicName},
 };
 
 use crate::{Memory, Part};
 
-/// The version that a memory is provisioned in.
-const VERSION: u32 = 1;
-
 #[async_trait]
 impl Catalog for Memory {
     async fn installation(&self) -> Result<Option<Installation>> {
         self.shared()
             .operate(Part::Store, |state, _| {
-                Ok(Some(Installation { version: VERSION, secret: state.secret.clone() }))
+                Ok(Some(Installation { version: INSTALLATION_VERSION, secret: state.secret.clone() }))
             })
             .await
     }

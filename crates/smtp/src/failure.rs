@@ -52,14 +52,15 @@ impl Failure {
         match (self.phase, self.code) {
             (MailPhase::Message, 0) => Unknown,
             (_, 0) => Unavailable,
+            // Authentication is asked for only now, or was not enough: ours to mend, not the recipient's.
+            (MailPhase::RcptTo | MailPhase::Data, 530 | 535 | 538) => Login,
+            // The session is out of step.
+            (MailPhase::RcptTo | MailPhase::Data, 503) => Unavailable,
             (MailPhase::Message | MailPhase::Data, 500..) => Permanent,
             (MailPhase::Message, _) => Transient,
             (MailPhase::MailFrom | MailPhase::RcptTo | MailPhase::Data, 421) => Unavailable,
             (MailPhase::MailFrom | MailPhase::RcptTo | MailPhase::Data, ..500) => Transient,
             (MailPhase::Auth | MailPhase::MailFrom, 500..) => Login,
-            // Authentication is asked for only now, or was not enough: ours to mend, not the recipient's.
-            (MailPhase::RcptTo, 530 | 535 | 538) => Login,
-            (MailPhase::RcptTo, 503) => Unavailable,
             (MailPhase::RcptTo, _) if self.text.trim_start().starts_with("5.7.") => Permanent,
             (MailPhase::RcptTo, _) => Recipient,
             _ => Unavailable,
@@ -104,6 +105,8 @@ mod tests {
         use MailErrorClass::{Login, Permanent, Recipient, Transient, Unavailable, Unknown};
         use MailPhase::{Auth, Connect, Data, Ehlo, Greeting, MailFrom, Message, RcptTo, StartTls};
         for (phase, code, text, class) in [
+            (Data, 503, "bad sequence", Unavailable),
+            (Data, 530, "authentication required", Login),
             (Connect, 0, "connection refused", Unavailable),
             (Greeting, 554, "no", Unavailable),
             (Greeting, 421, "busy", Unavailable),

@@ -8,9 +8,6 @@ use sqlx::{
 };
 use tidings_domain::{Error, Result};
 
-/// The version that provisioning writes last; a newer one in the file stops the program.
-pub(crate) const VERSION: u32 = 1;
-
 /// Every migration: version, name, statements. A test compares this list with `migrations/sqlite`.
 const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "installation", include_str!("../../../migrations/sqlite/0001_installation.sql")),

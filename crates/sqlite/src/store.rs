@@ -6,8 +6,8 @@ use sqlx::{ConnectOptions, SqliteConnection};
 use tidings_domain::{
     Error, Result,
     ports::{
-        Bus, Catalog, Changes, Clock, DeadLetters, Deliveries, Dependency, Entropy, Items, Mail, Mailbox,
-        Subscriptions, Topology,
+        Bus, Catalog, Changes, Clock, DeadLetters, Deliveries, Dependency, Entropy, INSTALLATION_VERSION,
+        Items, Mail, Mailbox, Subscriptions, Topology,
     },
     topic::MESSAGES,
 };
@@ -177,7 +177,7 @@ async fn provision(connection: &mut SqliteConnection, options: &Options) -> sqlx
     sqlx::query(topology::DECLARE).bind(crate::rows::to_json(&topics)).execute(&mut *connection).await?;
     sqlx::query(PROVISION_TOPIC).bind(MESSAGES).bind(now).execute(&mut *connection).await?;
     let opens = sqlx::query_scalar(PROVISION)
-        .bind(i64::from(schema::VERSION))
+        .bind(i64::from(INSTALLATION_VERSION))
         .bind(secret.to_vec())
         .bind(now)
         .fetch_one(&mut *connection)

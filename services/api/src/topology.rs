@@ -13,12 +13,19 @@ use crate::catalog_copy::CatalogCopy;
 /// How soon a first declaration that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// One declaration.
+struct Declared {
+    topics: Vec<TopicName>,
+    at: Instant,
+    well: bool,
+}
+
 /// Keeps topics, queues and bindings standing.
 pub(crate) struct TopologyKeeper {
     topology: Arc<dyn Topology>,
     missing: Counter<u64>,
-    /// When it was last declared and whether that went well, held while it is: one request mends for all.
-    declared: Mutex<Option<(Instant, bool)>>,
+    /// What was declared last, when, and whether that went well; held while it is: one request mends for all.
+    declared: Mutex<Option<Declared>>,
 }
 
 impl TopologyKeeper {
@@ -32,7 +39,7 @@ impl TopologyKeeper {
     pub(crate) async fn declare(&self, topics: &[TopicName]) -> Result<()> {
         let mut declared = self.declared.lock().await;
         let outcome = self.topology.declare(topics).await;
-        *declared = Some((Instant::now(), outcome.is_ok()));
+        *declared = Some(Declared { topics: topics.to_vec(), at: Instant::now(), well: outcome.is_ok() });
         outcome
     }
 
@@ -40,20 +47,20 @@ impl TopologyKeeper {
     /// request has tried since, that is the answer.
     pub(crate) async fn mend(&self, topic: &TopicName, since: Instant) -> Result<()> {
         let mut declared = self.declared.lock().await;
-        match *declared {
-            Some((at, true)) if at > since => return Ok(()),
-            Some((at, false)) if at > since => {
-                return Err(Error::unavailable("another request could not declare it just now"));
-            }
-            _ => {}
+        if let Some(last) = declared.as_ref().filter(|last| last.at > since && last.topics.contains(topic)) {
+            return match last.well {
+                true => Ok(()),
+                false => Err(Error::unavailable("another request could not declare it just now")),
+            };
         }
         self.missing.add(1, &[]);
         tracing::error!(
             topic = topic.as_str(),
             "a publish found the topic or its binding missing: declared anew"
         );
-        let outcome = self.topology.declare(std::slice::from_ref(topic)).await;
-        *declared = Some((Instant::now(), outcome.is_ok()));
+        let topics = vec![topic.clone()];
+        let outcome = self.topology.declare(&topics).await;
+        *declared = Some(Declared { topics, at: Instant::now(), well: outcome.is_ok() });
         outcome
     }
 

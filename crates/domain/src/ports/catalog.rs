@@ -8,6 +8,9 @@ use crate::{
     topic::{Topic, TopicName},
 };
 
+/// The version that this program provisions and knows.
+pub const INSTALLATION_VERSION: u32 = 1;
+
 /// What provisioning wrote, last of all. Every service takes nothing before it has read it.
 #[derive(Clone, Debug)]
 pub struct Installation {
