@@ -1,7 +1,10 @@
 //! The profile `embedded`: one process, one file.
 
+mod bad_input;
 mod crashes;
+mod disk;
 mod lifecycle;
+mod mail_server;
 mod pipeline;
 mod smtp;
 mod trace;
