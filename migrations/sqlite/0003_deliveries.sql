@@ -1,10 +1,33 @@
 -- Who is subscribed, and the queue of mails.
+-- The checks keep a hand in the file from writing a row that no server can read; servers pass such a row over.
 
 CREATE TABLE subscriptions (
-    id TEXT NOT NULL PRIMARY KEY,
-    topic TEXT NOT NULL,
-    email TEXT NOT NULL,
-    filter TEXT NOT NULL,
+    id TEXT NOT NULL PRIMARY KEY
+        CONSTRAINT id_is_a_lower_case_uuid CHECK (
+            length(CAST(id AS BLOB)) = 36
+            AND id GLOB '????????-????-????-????-????????????'
+            AND id NOT GLOB '*[^0-9a-f-]*'
+            AND length(replace(id, '-', '')) = 32
+        ),
+    topic TEXT NOT NULL
+        CONSTRAINT topic_is_a_topic_name CHECK (
+            length(CAST(topic AS BLOB)) BETWEEN 1 AND 40
+            AND length(topic) = length(CAST(topic AS BLOB))
+            AND topic GLOB '[a-z]*'
+            AND topic NOT GLOB '*[^a-z0-9-]*'
+        ),
+    email TEXT NOT NULL
+        CONSTRAINT email_is_one_address_of_at_most_254_bytes CHECK (
+            length(CAST(email AS BLOB)) <= 254
+            AND length(email) = length(CAST(email AS BLOB))
+            AND email GLOB '?*@?*.?*'
+            AND length(replace(email, '@', '')) = length(email) - 1
+            AND email NOT GLOB '*[^!-~]*'
+        ),
+    filter TEXT NOT NULL
+        CONSTRAINT filter_is_empty_or_a_json_object CHECK (
+            filter IN ('', '{}') OR CASE json_valid(filter) WHEN 1 THEN json_type(filter) = 'object' ELSE 0 END
+        ),
     state TEXT NOT NULL CHECK (state IN ('pending', 'confirmed', 'unsubscribed')),
     generation INTEGER NOT NULL,
     created_at INTEGER NOT NULL,

@@ -1,8 +1,11 @@
 //! What the ports of one store share: the writer, the readers, and what is kept in memory.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use sqlx::SqlitePool;
@@ -11,6 +14,7 @@ use tidings_domain::{
     ports::{Clock, Queue},
 };
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::{
     dependency::{Health, Side},
@@ -19,6 +23,9 @@ use crate::{
     queue::{self, QueueState},
     writer::Writer,
 };
+
+/// Rows that cannot be read of which a server remembers that it told of them.
+const MAX_TOLD: usize = 1000;
 
 /// What the writer and the ports see of each other.
 pub(crate) struct Shared {
@@ -35,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) caught: Notify,
     /// Held by the open change stream.
     pub(crate) stream: Arc<tokio::sync::Mutex<()>>,
+    /// The rows that cannot be read and were told of.
+    told: Mutex<BTreeSet<Uuid>>,
 }
 
 impl Shared {
@@ -49,7 +58,14 @@ impl Shared {
             changed: Notify::new(),
             caught: Notify::new(),
             stream: Arc::default(),
+            told: Mutex::default(),
         }
+    }
+
+    /// Whether the row `id` is to be told of: the first time that it cannot be read.
+    pub(crate) fn is_news(&self, id: Uuid) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < MAX_TOLD && told.insert(id)
     }
 
     pub(crate) fn queue(&self, queue: Queue) -> &QueueState {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, sqlite::SqliteRow};
 use tidings_domain::{
     Result,
     address::EmailAddress,
@@ -19,6 +19,7 @@ use tidings_domain::{
     topic::TopicName,
     trace_context::TraceContext,
 };
+use uuid::Uuid;
 
 use crate::{
     deliveries,
@@ -99,27 +100,40 @@ impl Subscriptions for SqliteSubscriptions {
             .0
             .read(read, "read subscriptions")?
             .iter()
-            .map(|row| subscription(row).map(|subscription| (subscription.id, subscription)))
-            .collect::<Result<_>>()?;
+            .filter_map(|row| self.whole(row))
+            .map(|subscription| (subscription.id, subscription))
+            .collect();
         Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
     }
 
     async fn list(&self, query: &SubscriptionQuery) -> Result<Page<Subscription>> {
-        let (millis, id) = match &query.page.cursor {
+        let (mut millis, mut id) = match &query.page.cursor {
             Some(cursor) => decode_cursor(cursor).map(|(millis, id)| (millis, id.to_string()))?,
             None => (i64::MAX, String::new()),
         };
-        let read = sqlx::query(if query.email.is_some() { LIST_EMAIL } else { LIST })
-            .bind(millis)
-            .bind(id)
-            .bind(i64::from(query.page.limit) + 1)
-            .bind(query.topic.as_ref().map(|topic| topic.as_str().to_owned()))
-            .bind(query.state.map(SubscriptionState::as_str))
-            .bind(query.email.as_ref().map(|email| email.as_str().to_owned()))
-            .fetch_all(&self.0.readers)
-            .await;
-        let found =
-            self.0.read(read, "list subscriptions")?.iter().map(subscription).collect::<Result<_>>()?;
+        let limit = query.page.limit as usize;
+        let mut found = Vec::new();
+        loop {
+            let wanted = limit.saturating_add(1) - found.len();
+            let read = sqlx::query(if query.email.is_some() { LIST_EMAIL } else { LIST })
+                .bind(millis)
+                .bind(id)
+                .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
+                .bind(query.topic.as_ref().map(|topic| topic.as_str().to_owned()))
+                .bind(query.state.map(SubscriptionState::as_str))
+                .bind(query.email.as_ref().map(|email| email.as_str().to_owned()))
+                .fetch_all(&self.0.readers)
+                .await;
+            let rows = self.0.read(read, "list subscriptions")?;
+            found.extend(rows.iter().filter_map(|row| self.whole(row)));
+            // A row that cannot be read is passed over; the page is filled with those behind it.
+            let last = rows.last().filter(|_| rows.len() >= wanted && found.len() <= limit);
+            let place = last.and_then(|row| Some((row.try_get(6).ok()?, rows::text(row, 0)?.to_owned())));
+            match place {
+                Some(place) => (millis, id) = place,
+                None => break,
+            }
+        }
         Ok(Page::cut(found, query.page.limit, |subscription: &Subscription| {
             encode_cursor(subscription.created_at.as_millis(), subscription.id.0)
         }))
@@ -135,13 +149,26 @@ impl Subscriptions for SqliteSubscriptions {
         after: Option<SubscriptionId>,
         limit: u32,
     ) -> Result<Vec<Subscription>> {
-        let read = sqlx::query(CONFIRMED)
-            .bind(topic.as_str().to_owned())
-            .bind(after.map(|id| id.to_string()).unwrap_or_default())
-            .bind(i64::from(limit))
-            .fetch_all(&self.0.readers)
-            .await;
-        self.0.read(read, "read confirmed subscriptions")?.iter().map(subscription).collect()
+        let mut after = after.map(|id| id.to_string()).unwrap_or_default();
+        let limit = limit as usize;
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let wanted = limit - found.len();
+            let read = sqlx::query(CONFIRMED)
+                .bind(topic.as_str().to_owned())
+                .bind(after)
+                .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
+                .fetch_all(&self.0.readers)
+                .await;
+            let rows = self.0.read(read, "read confirmed subscriptions")?;
+            found.extend(rows.iter().filter_map(|row| self.whole(row)));
+            // A row that cannot be read is passed over: a page that is not full says that nobody comes after it.
+            match rows.last().filter(|_| rows.len() >= wanted).and_then(|row| rows::text(row, 0)) {
+                Some(last) => after = last.to_owned(),
+                None => break,
+            }
+        }
+        Ok(found)
     }
 
     async fn counts(&self) -> Result<BTreeMap<TopicName, SubscriptionCounts>> {
@@ -149,16 +176,32 @@ impl Subscriptions for SqliteSubscriptions {
         self.0
             .read(read, "count subscriptions")?
             .iter()
-            .map(|row| {
-                let topic = rows::text(row, 0).and_then(|name| TopicName::parse(name).ok());
+            .filter_map(|row| Some((row, TopicName::parse(rows::text(row, 0)?).ok()?)))
+            .map(|(row, topic)| {
                 let counts = SubscriptionCounts {
                     pending: rows::number(row, 1, "count")?,
                     confirmed: rows::number(row, 2, "count")?,
                     unsubscribed: rows::number(row, 3, "count")?,
                 };
-                Ok((readable(topic, "topic name")?, counts))
+                Ok((topic, counts))
             })
             .collect()
+    }
+}
+
+impl SqliteSubscriptions {
+    /// The row's subscription; none where a hand in the file has broken it, which is told once.
+    fn whole(&self, row: &SqliteRow) -> Option<Subscription> {
+        match subscription(row) {
+            Ok(subscription) => Some(subscription),
+            Err(error) => {
+                let id = rows::text(row, 0).and_then(|id| Uuid::try_parse(id).ok()).unwrap_or_default();
+                if self.0.shared.is_news(id) {
+                    tracing::warn!(subscription = %id, error = error.chain(), "a subscription's row cannot be read");
+                }
+                None
+            }
+        }
     }
 }
 
@@ -166,12 +209,13 @@ fn subscription(row: &SqliteRow) -> Result<Subscription> {
     let parsed = |column| rows::text(row, column);
     let topic = parsed(1).and_then(|name| TopicName::parse(name).ok());
     let email = parsed(2).and_then(|email| EmailAddress::parse(email).ok());
+    let filter = parsed(3).and_then(|filter| Filter::from_json_text(filter).ok());
     let state = parsed(4).and_then(SubscriptionState::parse);
     Ok(Subscription {
         id: SubscriptionId(rows::id(row, 0, "subscription id")?),
         topic: readable(topic, "topic name")?,
         email: readable(email, "address")?,
-        filter: readable(Filter::from_json(rows::json(row, 3, "filter")?).ok(), "filter")?,
+        filter: readable(filter, "filter")?,
         state: readable(state, "state")?,
         generation: rows::number(row, 5, "generation")?,
         created_at: rows::time(row, 6, "time")?,

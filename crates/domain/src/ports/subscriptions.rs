@@ -38,7 +38,7 @@ pub trait Subscriptions: Send + Sync {
     /// Reads the row, decides by [`crate::subscription::decide_act`], writes it, in one transaction.
     async fn act(&self, id: SubscriptionId, act: Act, generation: u32, at: Timestamp) -> Result<Acted>;
 
-    /// The rows of `ids`, in order; none where there is no row.
+    /// The rows of `ids`, in order; none where there is no row, or one that a hand in the store has made unreadable.
     async fn get(&self, ids: &[SubscriptionId]) -> Result<Vec<Option<Subscription>>>;
 
     /// A page, newest `created_at` first, then by id.
@@ -48,7 +48,8 @@ pub trait Subscriptions: Send + Sync {
     async fn remove(&self, id: SubscriptionId) -> Result<bool>;
 
     /// The confirmed subscriptions of `topic` with an id after `after`, by id, at most `limit`: the page to plan from.
-    /// One that is confirmed throughout is in exactly one of consecutive pages.
+    /// One that is confirmed throughout is in exactly one of consecutive pages. A row that cannot be read is in none, and
+    /// holds up nobody: a page of fewer than `limit` is the last.
     async fn confirmed(
         &self,
         topic: &TopicName,

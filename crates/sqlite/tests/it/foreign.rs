@@ -5,13 +5,16 @@ use std::time::{Duration, Instant};
 use tidings_domain::{
     ErrorKind,
     id::{MessageId, SubscriptionId},
-    ports::{BusTopic, DependencyState, Inserted, Settlement},
+    page::PageRequest,
+    ports::{BusTopic, DependencyState, Inserted, Settlement, SubscriptionQuery},
     subscription::Act,
     time::Timestamp,
     topic::TopicName,
 };
 
-use crate::values::{SOON, consumer, envelope, foreign, item, next, open, publish, receive};
+use uuid::Uuid;
+
+use crate::values::{SOON, consumer, envelope, foreign, item, next, open, publish, receive, subscribed};
 
 #[tokio::test]
 async fn rows_that_others_add_are_seen_within_100_ms() {
@@ -163,7 +166,7 @@ async fn a_row_that_a_hand_has_broken_refuses_nobody_elses_write() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     let broken = "INSERT INTO subscriptions (id, topic, email, filter, state, generation, created_at, requested_at)
-        VALUES ('00000000-0000-0000-0000-000000000001', 'messages', 'ann@example.com', '', 'pending', 1, 0, 0)";
+        VALUES ('00000000-0000-0000-0000-000000000001', 'messages', 'ann@example.com', '{\"a\": 1}', 'pending', 1, 0, 0)";
     sqlx::query(broken).execute(&mut foreign(folder.path()).await).await.unwrap();
     let subscriptions = store.subscriptions();
     let broken = SubscriptionId(uuid::Uuid::from_u128(1));
@@ -177,4 +180,79 @@ async fn a_row_that_a_hand_has_broken_refuses_nobody_elses_write() {
     assert!(published[0].is_ok(), "{published:?}");
     assert_eq!(inserted.unwrap(), [Inserted::New]);
     assert_eq!(store.dependency().state(), DependencyState::Up);
+}
+
+#[tokio::test]
+async fn subscriptions_that_no_server_could_read_are_refused_by_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let mut other = foreign(folder.path()).await;
+    let good = ("messages", "ann@example.com", "");
+    let bad = [
+        ("Messages", good.1, good.2),
+        (good.0, "ann", good.2),
+        (good.0, "ann@b@example.com", good.2),
+        (good.0, "ann@example.com\r\nBcc: b@example.com", good.2),
+        (good.0, "ann\u{7f}@example.com", good.2),
+        (good.0, "a nn@example.com", good.2),
+        (good.0, good.1, "x"),
+        (good.0, good.1, "[]"),
+        (good.0, good.1, "{"),
+    ];
+    for (number, (topic, email, filter)) in bad.into_iter().chain([good]).enumerate() {
+        let inserted = sqlx::query(
+            "INSERT INTO subscriptions (id, topic, email, filter, state, generation, created_at, requested_at)
+            VALUES (?1, ?2, ?3, ?4, 'confirmed', 1, 0, 0)",
+        )
+        .bind(Uuid::from_u128(number as u128).to_string())
+        .bind(topic)
+        .bind(email)
+        .bind(filter)
+        .execute(&mut other)
+        .await;
+        assert_eq!(inserted.is_ok(), (topic, email, filter) == good, "{topic} {email:?} {filter}");
+    }
+    let read = store.subscriptions().confirmed(&TopicName::messages(), None, 10).await.unwrap();
+    assert_eq!(read.len(), 1);
+    assert!(read[0].filter.is_empty(), "no text is no filter");
+}
+
+#[tokio::test]
+async fn subscriptions_that_cannot_be_read_are_passed_over_and_hold_up_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let mut whole = Vec::new();
+    for number in 1..=6 {
+        whole.push(subscribed(&store, number).await);
+    }
+    // An object, and yet no filter: the table cannot tell.
+    let broken = "UPDATE subscriptions SET filter = '{\"a\": 1}' WHERE email IN
+        ('a2@example.com', 'a3@example.com', 'a6@example.com')";
+    sqlx::query(broken).execute(&mut foreign(folder.path()).await).await.unwrap();
+    let subscriptions = store.subscriptions();
+    let got = subscriptions.get(&whole).await.unwrap();
+    assert_eq!(got.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, false, true, true, false]);
+    let mut pages = Vec::new();
+    let mut after = None;
+    loop {
+        let page = subscriptions.confirmed(&TopicName::messages(), after, 2).await.unwrap();
+        after = page.last().map(|last| last.id);
+        pages.push(page.len());
+        if page.len() < 2 {
+            break;
+        }
+    }
+    assert_eq!((pages, after), (vec![2, 1], Some(whole[4])), "a full page is full of those that can be read");
+    let mut query = SubscriptionQuery { page: PageRequest { limit: 1, cursor: None }, ..Default::default() };
+    let mut listed = Vec::new();
+    loop {
+        let page = subscriptions.list(&query).await.unwrap();
+        listed.extend(page.data.into_iter().map(|subscription| subscription.id.0.as_u128()));
+        match page.next_cursor {
+            Some(cursor) => query.page.cursor = Some(cursor),
+            None => break,
+        }
+    }
+    listed.sort_unstable();
+    assert_eq!(listed, [1, 4, 5]);
 }
