@@ -143,6 +143,6 @@ async fn what_is_no_record_is_a_dead_letter_and_its_neighbours_are_mailed() {
     world.until("a dead letter", || async { !world.letters().await.is_empty() }).await;
     let letter = world.letters().await.remove(0);
     assert_eq!(letter.reason, "undecodable");
-    assert!(letter.detail.contains("MODIFY"), "{}", letter.detail);
+    assert!(letter.detail.contains("INSERT"), "{}", letter.detail);
     world.until("the queue is empty", || async { world.memory.depth(Queue::Mail) == 0 }).await;
 }

@@ -96,6 +96,7 @@ async fn an_unknown_outcome_is_counted_and_sent_again_as_the_same_mail() {
     let id = world.post("x", json!({})).await;
     let row = world.all_in(id.uuid(), DeliveryState::Sent).await.remove(0);
     assert_eq!((row.attempts, row.unknowns), (3, 2));
+    assert_eq!(row.answers[2].text, "2.0.0 taken for <address>");
     assert!(world.letters().await.is_empty());
 }
 
