@@ -15,12 +15,17 @@ mod code {
     pub(super) const CONSTRAINT: i32 = 19;
     pub(super) const MISMATCH: i32 = 20;
     pub(super) const NOTADB: i32 = 26;
+    /// Extended: the index of the log cannot grow, for want of room.
+    pub(super) const IOERR_SHMSIZE: i32 = IOERR | (19 << 8);
 }
 
 /// The primary code of an error that SQLite gave.
 fn primary(error: &sqlx::Error) -> Option<i32> {
     let code = error.as_database_error()?.code()?;
-    code.parse::<i32>().ok().map(|code| code & 0xff)
+    code.parse::<i32>().ok().map(|code| match code {
+        code::IOERR_SHMSIZE => code::FULL,
+        code => code & 0xff,
+    })
 }
 
 /// Whether a row is at fault and nothing else (the one to write, or one that a hand in the file has made unreadable): its
