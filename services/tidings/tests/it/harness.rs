@@ -13,13 +13,15 @@ use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufStream},
-    net::TcpStream,
+    io::{AsyncBufReadExt as _, BufReader},
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
 
+use self::wire::Wire;
+
 pub(crate) mod collector;
+pub(crate) mod wire;
 
 /// How long anything may take before a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,6 +33,8 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tidings");
 pub(crate) struct Server {
     folder: TempDir,
     settings: Vec<(String, String)>,
+    /// The longest file that it may write, in bytes.
+    file_limit: Option<u64>,
     running: Option<Running>,
     /// Where the API is.
     pub(crate) url: String,
@@ -58,7 +62,11 @@ pub(crate) struct Answer {
 
 /// The program with no settings of whoever runs the tests.
 pub(crate) fn program(folder: &Path) -> Command {
-    let mut command = Command::new(PROGRAM);
+    without_settings(PROGRAM, folder)
+}
+
+fn without_settings(program: &str, folder: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().into_owned();
         if ["TIDINGS_", "OTEL_", "SMTP_"].iter().any(|prefix| text.starts_with(prefix)) {
@@ -67,6 +75,21 @@ pub(crate) fn program(folder: &Path) -> Command {
     }
     command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
     command
+}
+
+impl Answer {
+    /// The name of the problem that it tells, which has all that a problem has.
+    pub(crate) fn problem(&self) -> &str {
+        let Self { status, headers, body } = self;
+        assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json", "{status}: {body:#}");
+        assert_eq!(body["status"], status.as_u16(), "{body:#}");
+        assert!(headers.contains_key("x-request-id"), "{headers:?}");
+        for member in ["title", "detail"] {
+            assert!(body[member].as_str().is_some_and(|text| !text.is_empty()), "{member} of {body:#}");
+        }
+        let kind = body["type"].as_str().and_then(|kind| kind.strip_prefix("urn:tidings:problem:"));
+        kind.unwrap_or_else(|| panic!("no kind of ours: {body:#}"))
+    }
 }
 
 impl Server {
@@ -89,6 +112,7 @@ impl Server {
         Self {
             folder: tempfile::Builder::new().prefix("tidings-it-").tempdir().unwrap(),
             settings,
+            file_limit: None,
             running: None,
             url: String::new(),
             admin_url: String::new(),
@@ -100,20 +124,8 @@ impl Server {
     /// Starts it, again on the same folder and the same address where it ran before, and waits until it is ready.
     pub(crate) async fn restart(&mut self) {
         assert!(self.running.is_none(), "it runs already");
-        let ready_file = self.folder.path().join("ready.json");
-        let addr = if self.url.is_empty() { "127.0.0.1:0" } else { self.url.trim_start_matches("http://") };
         let log = std::fs::File::options().create(true).append(true).open(self.log_file()).unwrap();
-        let mut child = program(self.folder.path())
-            .args(["up", "--ready-file"])
-            .arg(&ready_file)
-            .env("TIDINGS_HTTP_ADDR", addr)
-            .env("TIDINGS_ADMIN_ADDR", "127.0.0.1:0")
-            .env("TIDINGS_DATA_DIR", self.data_dir())
-            .envs(self.settings.iter().map(|(name, value)| (name, value)))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::from(log))
-            .spawn()
-            .unwrap();
+        let mut child = self.up().stdout(Stdio::piped()).stderr(Stdio::from(log)).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut banner = String::new();
         for _ in 0..6 {
@@ -121,11 +133,57 @@ impl Server {
             let read = read.unwrap_or_else(|_| panic!("not ready in time:\n{}", self.log())).unwrap();
             assert_ne!(read, 0, "it ended before it was ready:\n{}", self.log());
         }
-        let ready: Value = serde_json::from_slice(&std::fs::read(&ready_file).unwrap()).unwrap();
+        let ready: Value = serde_json::from_slice(&std::fs::read(self.ready_file()).unwrap()).unwrap();
         assert_eq!(ready["ready"], true, "it is up and not ready:\n{}", self.log());
         let text = |name: &str| ready[name].as_str().unwrap().to_owned();
         (self.url, self.admin_url, self.banner) = (text("url"), text("admin_url"), banner);
         self.running = Some(Running { child, _stdout: stdout });
+    }
+
+    /// Lets it write no file longer than this, from its next start on: the soft limit of the system, which
+    /// [`Server::lift_file_limit`] can raise while it runs.
+    pub(crate) fn limit_files(&mut self, bytes: u64) {
+        self.file_limit = Some(bytes);
+    }
+
+    /// Lifts the limit of files from the running server.
+    pub(crate) async fn lift_file_limit(&mut self) {
+        self.file_limit = None;
+        let pid = self.pid().to_string();
+        let lifted =
+            Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:"]).status().await.unwrap();
+        assert!(lifted.success());
+    }
+
+    /// The start of the server, with all but what a start gives back.
+    fn up(&self) -> Command {
+        let addr = if self.url.is_empty() { "127.0.0.1:0" } else { self.url.trim_start_matches("http://") };
+        let mut command = match self.file_limit {
+            None => program(self.folder.path()),
+            Some(bytes) => {
+                // In blocks of 512 bytes. A write past it is an error then, not the end of the process.
+                let script = format!("trap '' XFSZ; ulimit -S -f {}; exec \"$0\" \"$@\"", bytes / 512);
+                let mut shell = without_settings("sh", self.folder.path());
+                shell.args(["-c", &script, PROGRAM]);
+                shell
+            }
+        };
+        command
+            .args(["up", "--ready-file"])
+            .arg(self.ready_file())
+            .env("TIDINGS_HTTP_ADDR", addr)
+            .env("TIDINGS_ADMIN_ADDR", "127.0.0.1:0")
+            .env("TIDINGS_DATA_DIR", self.data_dir())
+            .envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts it where it has to refuse to; what it said, which is in no log.
+    pub(crate) async fn refused(&self) -> String {
+        assert!(self.running.is_none(), "it runs already");
+        let output = timeout(PATIENCE, self.up().output()).await.expect("it ends in time").unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        stderr(&output)
     }
 
     /// `kill -9`.
@@ -142,9 +200,14 @@ impl Server {
 
     /// Sends a signal.
     pub(crate) async fn signal(&self, name: &str) {
-        let pid = self.running.as_ref().and_then(|running| running.child.id()).expect("it runs");
+        let pid = self.pid();
         let sent = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().await.unwrap();
         assert!(sent.success());
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.as_ref().and_then(|running| running.child.id()).expect("it runs")
     }
 
     /// Waits until it has ended by itself.
@@ -159,6 +222,10 @@ impl Server {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
+    fn ready_file(&self) -> PathBuf {
+        self.folder.path().join("ready.json")
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder.path().join("log")
     }
@@ -168,6 +235,15 @@ impl Server {
         self.folder.path().join("data")
     }
 
+    /// What the installed `sqlite3` answers to a statement on its file.
+    pub(crate) async fn sqlite3(&self, statement: &str) -> String {
+        let mut shell = Command::new("sqlite3");
+        shell.args(["-cmd", ".timeout 10000"]).arg(self.database()).arg(statement);
+        let output = shell.output().await.unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{statement}: {output:?}");
+        stdout(&output).trim_end().to_owned()
+    }
+
     /// Its SQLite file.
     pub(crate) fn database(&self) -> PathBuf {
         self.data_dir().join("tidings.db")
@@ -175,8 +251,7 @@ impl Server {
 
     /// A bare connection to the API.
     pub(crate) async fn wire(&self) -> Wire {
-        let stream = TcpStream::connect(self.url.trim_start_matches("http://")).await.unwrap();
-        Wire { stream: BufStream::new(stream) }
+        Wire::connect(&self.url).await
     }
 
     /// A request to a path of the API.
@@ -204,6 +279,40 @@ impl Server {
     /// GETs a path that has to answer.
     pub(crate) async fn get(&self, path: &str) -> Value {
         self.ok(self.request(Method::GET, path)).await
+    }
+
+    /// All that a list of the API has, page by page.
+    pub(crate) async fn all(&self, path: &str) -> Vec<Value> {
+        let (mut entries, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let request =
+                self.request(Method::GET, path).query(&[("limit", "250")]).query(&[("cursor", &cursor)]);
+            let list = self.ok(request).await;
+            entries.extend(list["data"].as_array().unwrap().iter().cloned());
+            cursor = list["next_cursor"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                return entries;
+            }
+        }
+    }
+
+    /// Readiness with its reasons, as the admin address tells it.
+    pub(crate) async fn readiness(&self) -> Value {
+        let report = self.client.get(format!("{}/readyz", self.admin_url)).send().await.unwrap();
+        let is_ok = report.status().is_success();
+        let report: Value = report.json().await.unwrap();
+        assert_eq!(report["ready"], is_ok, "{report:#}");
+        report
+    }
+
+    /// Waits until it is ready again.
+    pub(crate) async fn until_ready(&self) {
+        let look = async {
+            while self.readiness().await["ready"] != true {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("it is never ready:\n{}", self.log()));
     }
 
     /// Posts a text to the topic `messages`; its id.
@@ -268,33 +377,6 @@ impl Server {
         let links = mail["links"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let link = links.into_iter().find(|link| link.starts_with(&marker));
         link.unwrap_or_else(|| panic!("no link {marker} in {mail:#}")).to_owned()
-    }
-}
-
-/// A connection of a client that does as it likes: for what no proper client sends.
-pub(crate) struct Wire {
-    stream: BufStream<TcpStream>,
-}
-
-impl Wire {
-    /// Sends bytes as they are.
-    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).await.unwrap();
-        self.stream.flush().await.unwrap();
-    }
-
-    /// One line of what the server says, without its line break; empty at the end.
-    pub(crate) async fn line(&mut self) -> String {
-        let mut line = String::new();
-        timeout(PATIENCE, self.stream.read_line(&mut line)).await.expect("a line in time").unwrap();
-        line.trim_end().to_owned()
-    }
-
-    /// Everything until the server closes.
-    pub(crate) async fn rest(&mut self) -> String {
-        let mut rest = Vec::new();
-        timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await.expect("closed in time").unwrap();
-        String::from_utf8_lossy(&rest).into_owned()
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
 
@@ -91,21 +91,6 @@ async fn accepted(posting: JoinSet<BTreeMap<String, BTreeSet<String>>>) -> BTree
     all.into_iter().map(one).collect()
 }
 
-/// All that a list has, page by page.
-async fn all(server: &Server, path: &str) -> Vec<Value> {
-    let (mut entries, mut cursor) = (Vec::new(), None::<String>);
-    loop {
-        let request =
-            server.request(Method::GET, path).query(&[("limit", "250")]).query(&[("cursor", &cursor)]);
-        let list = server.ok(request).await;
-        entries.extend(list["data"].as_array().unwrap().iter().cloned());
-        cursor = list["next_cursor"].as_str().map(str::to_owned);
-        if cursor.is_none() {
-            return entries;
-        }
-    }
-}
-
 fn by_subject(entries: Vec<Value>) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for entry in entries {
@@ -135,8 +120,8 @@ async fn killed_twenty_times_under_a_stream_of_posts_it_loses_nothing() {
         assert_eq!(status["state"], "done", "{subject}: {status:#}");
         assert_eq!(status["deliveries"]["sent"], 1, "{subject}: {status:#}");
     }
-    let stored = by_subject(all(&server, "/v1/messages").await);
-    let mailed = by_subject(all(&server, &format!("/mailbox?to={READER}")).await);
+    let stored = by_subject(server.all("/v1/messages").await);
+    let mailed = by_subject(server.all(&format!("/mailbox?to={READER}")).await);
     for (subject, id) in &accepted {
         // Without a key a client that got no answer has no way to ask again, so that its next post is another message.
         assert_eq!(stored.get(subject), Some(&1), "{subject} is stored once");
@@ -148,7 +133,7 @@ async fn killed_twenty_times_under_a_stream_of_posts_it_loses_nothing() {
             assert!(unknowns as usize >= copies - 1, "{subject}: {copies} copies, {deliveries:#}");
         }
     }
-    assert_eq!(all(&server, "/v1/dead-letters").await, Vec::<Value>::new());
+    assert_eq!(server.all("/v1/dead-letters").await, Vec::<Value>::new());
 }
 
 #[tokio::test]
@@ -173,9 +158,9 @@ async fn sigterm_under_load_ends_in_time_and_counts_no_attempt() {
         let delivery = &deliveries["data"][0];
         assert_eq!((&delivery["attempts"], &delivery["unknowns"]), (&json!(1), &json!(0)), "{delivery:#}");
     }
-    let mailed = by_subject(all(&server, &format!("/mailbox?to={READER}")).await);
+    let mailed = by_subject(server.all(&format!("/mailbox?to={READER}")).await);
     for subject in accepted.keys() {
         assert_eq!(mailed.get(subject), Some(&1), "{subject}");
     }
-    assert_eq!(all(&server, "/v1/dead-letters").await, Vec::<Value>::new());
+    assert_eq!(server.all("/v1/dead-letters").await, Vec::<Value>::new());
 }

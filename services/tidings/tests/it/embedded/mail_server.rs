@@ -39,7 +39,8 @@ async fn a_text_posted_with_curl_arrives_in_the_mailbox_of_a_server_with_aiosmtp
     server.ok(subscribe).await;
 
     let url = format!("{}/v1/topics/messages/messages", server.url);
-    let posted = Command::new("curl").args(["-s", "-d", "grüße,\n.a dot first", &url]).output().await.unwrap();
+    let posted =
+        Command::new("curl").args(["-s", "-d", "grüße,\n.a dot first", &url]).output().await.unwrap();
     let accepted: Value = serde_json::from_str(&stdout(&posted)).unwrap();
     let status = server.finished(accepted["id"].as_str().unwrap()).await;
     assert_eq!((&status["state"], &status["deliveries"]["sent"]), (&json!("done"), &json!(1)), "{status:#}");
