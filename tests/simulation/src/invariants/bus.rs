@@ -130,8 +130,10 @@ pub(super) fn outages_use_up_no_attempt(account: &Account) -> Vec<String> {
             why,
             reason::UNDECODABLE | reason::NO_ID | reason::CONFLICT | reason::ITEM_MISSING | reason::REJECTED
         );
+        // A store that is away for longer than a lease makes an unknown of a mail under way (promise 6).
+        let held = why == reason::UNKNOWN_HELD && account.plan.weather == Weather::Outages;
         let returned = why == reason::RETURNED_TOO_OFTEN && account.plan.max_returns >= 1_000;
-        let mild = account.plan.weather != Weather::Storm && !inherent;
+        let mild = account.plan.weather != Weather::Storm && !inherent && !held;
         if given_up || mild || why == reason::PANIC || returned {
             wrong.push(format!(
                 "a dead letter {why} of {}, and nothing can have failed but servers that were away",
