@@ -197,7 +197,7 @@ mod tests {
             if let Some(state) = state {
                 sqlx::query(
                     "INSERT INTO subscriptions (id, topic, email, filter, state, generation, created_at, requested_at)
-                    VALUES ('00000000-0000-0000-0000-000000000001', 'messages', 'a', '{}', ?1, 3, 0, 0)",
+                    VALUES ('00000000-0000-0000-0000-000000000001', 'messages', 'a@example.com', '{}', ?1, 3, 0, 0)",
                 )
                 .bind(state.as_str())
                 .execute(&mut connection)
