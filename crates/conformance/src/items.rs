@@ -4,10 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use tidings_domain::{
     ErrorKind,
+    dead_letter::{DeadLetter, DeadLetterSource, reason},
     item::Item,
     message::Message,
     notification::Cursor,
     ports::{Inserted, ItemQuery, Items, NewItem},
+    status::MessageState,
     text::{MAX_MESSAGE_BYTES, Text},
     topic::TopicName,
 };
@@ -17,8 +19,8 @@ use crate::{
     Disturbance, Fixture, Need, Ports,
     runner::suite,
     samples::{
-        after_s, answer, claim, consented, failed, item, key, message_id, oversize_item, page, plan, token,
-        topic,
+        LEASE, after_s, answer, claim, consented, dead_letter, failed, item, key, message_id, oversize_item,
+        page, plan, token, topic,
     },
 };
 
@@ -39,6 +41,7 @@ suite!(Items {
     a_foreign_cursor_is_rejected,
     only_what_is_expanded_and_closed_expires,
     what_expires_takes_along_all_that_is_its_own,
+    an_item_whose_change_is_a_dead_letter_is_closed,
     expiry_goes_in_steps,
     a_store_that_is_away_is_unavailable [Need::Disturb(Disturbance::Unavailable)],
     a_restart_keeps_items [Need::Disturb(Disturbance::Restart)],
@@ -352,6 +355,32 @@ async fn what_expires_takes_along_all_that_is_its_own(fixture: Arc<dyn Fixture>)
     assert!(timelines[1].deliveries.sent == 1 && timelines[1].deliveries.pending == 1, "3 is untouched");
     // It is gone for good: an id past retention is a new one.
     assert_eq!(insert(&*ports.items(), &[item(4, 9)]).await, [Inserted::New]);
+}
+
+async fn an_item_whose_change_is_a_dead_letter_is_closed(fixture: Arc<dyn Fixture>) {
+    let ports = fixture.open().await;
+    insert(&*ports.items(), &[item(1, 1), item(2, 1), item(3, 1)]).await;
+    let letter = |number, source| dead_letter(number, source, reason::UNDECODABLE);
+    let letters = vec![letter(1, DeadLetterSource::Changes), letter(2, DeadLetterSource::Items)];
+    ports.dead_letters().put(letters).await.expect("put");
+    let timelines = ports.deliveries().timelines(&[message_id(1)]).await.expect("timelines");
+    assert_eq!(timelines[0].state(), Some(MessageState::DeadLetter));
+    let of_1 = tidings_domain::dead_letter::DeadLetterSelection {
+        message_id: Some(message_id(1).0),
+        ..Default::default()
+    };
+    ports.dead_letters().mark(&of_1, after_s(5)).await.expect("mark");
+    let expired = ports.items().expire(after_s(6), 100).await.expect("expire");
+    assert_eq!((expired.removed, expired.open), (0, 3), "one is to be redriven, two are to be published");
+    let letters = ports.dead_letters();
+    let claimed = letters.claim(DeadLetterSource::Changes, 1, token(1), after_s(7), LEASE).await;
+    let [claimed] = <[_; 1]>::try_from(claimed.expect("claim")).expect("one is marked");
+    let again = DeadLetter { marked_at: None, ..claimed.letter };
+    ports.dead_letters().settle(vec![(again.id, claimed.token, Some(again))]).await.expect("settle");
+    let expired = ports.items().expire(after_s(8), 100).await.expect("expire");
+    assert_eq!((expired.removed, expired.open), (1, 2));
+    assert_eq!(ports.dead_letters().count(&of_1).await.expect("count"), 0);
+    assert!(get(&*ports.items(), 1).await.is_none() && get(&*ports.items(), 2).await.is_some());
 }
 
 async fn expiry_goes_in_steps(fixture: Arc<dyn Fixture>) {

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use tidings_domain::{
     Error, Result,
+    dead_letter::DeadLetterSource,
     id::MessageId,
     item::Item,
     message::MAX_CONTENT_TYPE_BYTES,
@@ -48,13 +49,21 @@ impl State {
         rounds.peek().is_some() && rounds.all(|cursor| cursor == Cursor::Finished)
     }
 
+    /// Whether it never comes to be notified, its change being a dead letter that nobody redrives.
+    fn is_given_up(&self, id: MessageId) -> bool {
+        let mut letters = self.dead_letters.values().filter(|row| row.letter.message_id == Some(id.0));
+        self.notifications.range((id, 0)..=(id, u32::MAX)).next().is_none()
+            && letters.clone().any(|row| row.letter.source == DeadLetterSource::Changes)
+            && letters.all(|row| row.letter.marked_at.is_none())
+    }
+
     fn expire(&mut self, before: Timestamp, max: u32, record: &dyn Fn(Event)) -> Expired {
         let past: Vec<MessageId> =
             self.items.values().filter(|item| item.stored_at < before).map(|item| item.message.id).collect();
         let mut expired = Expired::default();
         for id in past {
             let open = self.open.iter().any(|key| key.about == id.0);
-            if open || !self.is_expanded(id) {
+            if open || !(self.is_expanded(id) || self.is_given_up(id)) {
                 expired.open += 1;
             } else if expired.removed < u64::from(max) {
                 self.remove_item(id);

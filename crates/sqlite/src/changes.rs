@@ -10,8 +10,10 @@ use bytes::Bytes;
 use sqlx::Row;
 use tidings_domain::{
     Result,
+    id::MessageId,
     item::Change,
-    ports::{Captured, ChangeStream, Changes, Position},
+    ports::{Captured, ChangeStream, Changes, Position, UnreadableChange},
+    topic::TopicName,
 };
 use tokio::{
     sync::OwnedMutexGuard,
@@ -130,7 +132,12 @@ impl SqliteChangeStream {
                         size_bytes,
                         captured_at,
                     }),
-                    Err(reason) => Err((raw(row), reason)),
+                    Err(detail) => Err(UnreadableChange {
+                        message_id: rows::text(row, 1).and_then(MessageId::parse),
+                        topic: rows::text(row, 2).and_then(|name| TopicName::parse(name).ok()),
+                        bytes: raw(row),
+                        detail,
+                    }),
                 };
                 captured.push_back(Captured { position: Position { partition: 0, offset }, content });
             }

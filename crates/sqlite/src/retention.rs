@@ -4,10 +4,13 @@ use tidings_domain::{ports::Expired, time::Timestamp};
 
 use crate::group::{Request, Session};
 
-/// Whether an item was expanded in every round and nothing of it is open.
+/// Whether an item was expanded in every round and nothing of it is open. One whose change is a dead letter has no round.
 macro_rules! finished {
     () => {
-        "(SELECT min(finished) FROM notifications WHERE item = items.id) = 1
+        "ifnull(
+            (SELECT min(finished) FROM notifications WHERE item = items.id),
+            EXISTS (SELECT 1 FROM dead_letters WHERE message_id = items.id AND source = 'changes')
+        ) = 1
         AND NOT EXISTS (SELECT 1 FROM deliveries WHERE about = items.id AND wake_at IS NOT NULL)
         AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE message_id = items.id AND marked_at IS NOT NULL)"
     };
@@ -20,7 +23,7 @@ const MAX_ROWS: i64 = 10_000;
 /// The ids that go, up to when the table was looked through, and how many were found.
 const FIND: &str = concat!(
     "WITH found (id, stored_at, rows) AS (
-        SELECT id, stored_at, (SELECT 1 + sum(planned) FROM notifications WHERE item = items.id)
+        SELECT id, stored_at, (SELECT 1 + ifnull(sum(planned), 0) FROM notifications WHERE item = items.id)
         FROM items WHERE stored_at < ?1 AND ",
     finished!(),
     " ORDER BY stored_at, id LIMIT ?2
@@ -31,8 +34,7 @@ const FIND: &str = concat!(
     FROM counted WHERE before < ?3"
 );
 
-const OPEN: &str =
-    concat!("SELECT count(*) FROM items WHERE stored_at < ?1 AND NOT ifnull(", finished!(), ", 0)");
+const OPEN: &str = concat!("SELECT count(*) FROM items WHERE stored_at < ?1 AND NOT (", finished!(), ")");
 
 /// All of an item; the item last.
 const REMOVE: [&str; 4] = [

@@ -118,7 +118,10 @@ fn fitting(average_bytes: u64, most: usize) -> usize {
 }
 
 fn size_bytes(captured: &Captured) -> u64 {
-    captured.content.as_ref().map_or_else(|(bytes, _)| bytes.len() as u64, |change| change.size_bytes)
+    captured
+        .content
+        .as_ref()
+        .map_or_else(|unreadable| unreadable.bytes.len() as u64, |change| change.size_bytes)
 }
 
 #[cfg(test)]

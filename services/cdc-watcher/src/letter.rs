@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use tidings_domain::{
     dead_letter::{DeadLetter, DeadLetterSource, reason},
     item::Change,
+    ports::UnreadableChange,
     time::Timestamp,
     wire::Envelope,
 };
 
 /// Of a row that cannot be read as an item.
-pub(crate) fn undecodable(bytes: Bytes, detail: String, at: Timestamp) -> DeadLetter {
+pub(crate) fn undecodable(unreadable: UnreadableChange, at: Timestamp) -> DeadLetter {
+    let UnreadableChange { message_id, topic, bytes, detail } = unreadable;
     DeadLetter {
         id: DeadLetter::id_for(DeadLetterSource::Changes, reason::UNDECODABLE, &bytes),
         source: DeadLetterSource::Changes,
-        topic: None,
-        message_id: None,
+        topic,
+        message_id: message_id.map(|id| id.uuid()),
         delivery: None,
         reason: reason::UNDECODABLE.to_owned(),
         detail,

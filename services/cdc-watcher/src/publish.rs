@@ -122,7 +122,7 @@ impl Publisher {
         for captured in batch {
             match captured.content {
                 Ok(change) => records.push(self.record(change, at)),
-                Err((bytes, detail)) => letters.push(letter::undecodable(bytes, detail, at)),
+                Err(unreadable) => letters.push(letter::undecodable(unreadable, at)),
             }
         }
         (records, letters)

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tidings_domain::{
     Error, ErrorKind, Result,
-    dead_letter::reason,
+    dead_letter::{DeadLetter, reason},
     ports::{Bus, BusTopic, Clock, Received},
     wire::{self, Envelope},
 };
-use tidings_runtime::handler::{Handler, Reject, Verdict};
+use tidings_runtime::{
+    handler::{Handler, Reject, Verdict},
+    letter::received,
+};
 
 /// Publishes records as they are.
 pub(crate) struct Republish {
@@ -44,6 +47,18 @@ impl Handler for Republish {
             verdicts.push(self.publish(&received.envelope).await);
         }
         verdicts
+    }
+
+    /// A row that could not be read was never a record: no redrive makes one of it.
+    async fn redrive(&self, letter: &DeadLetter) -> Verdict {
+        if letter.reason == reason::UNDECODABLE && !letter.headers.contains_key(wire::header::EVENT) {
+            return dead(
+                reason::UNDECODABLE,
+                "the item's row cannot be read, and no redrive publishes it: publish the message anew under another id"
+                    .to_owned(),
+            );
+        }
+        self.publish(&received(letter).envelope).await
     }
 
     /// The bus has no call that only asks: the next publish tells.

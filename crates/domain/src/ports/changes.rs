@@ -3,7 +3,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Result, item::Change};
+use crate::{Result, id::MessageId, item::Change, topic::TopicName};
 
 /// Where a change stands among those that one open stream handed out. Opaque; ordered within its partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,13 +14,26 @@ pub struct Position {
     pub offset: u64,
 }
 
+/// A row that cannot be read as an item: a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableChange {
+    /// The row's id, where at least that can be read: whoever asks for this message is then told of the letter.
+    pub message_id: Option<MessageId>,
+    /// The row's topic, where that can be read.
+    pub topic: Option<TopicName>,
+    /// The row, in whatever form the store has it: for people.
+    pub bytes: Bytes,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
 /// One entry of the stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Captured {
     /// What to confirm.
     pub position: Position,
-    /// The change, or the bytes of a row that cannot be read as an item with the reason: a dead letter, then confirmed.
-    pub content: std::result::Result<Change, (Bytes, String)>,
+    /// The change, or a row that cannot be read as an item: a dead letter, then confirmed.
+    pub content: std::result::Result<Change, UnreadableChange>,
 }
 
 /// The table stream of new items.

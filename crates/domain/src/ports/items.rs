@@ -72,8 +72,8 @@ pub trait Items: Send + Sync {
     /// A page, newest `stored_at` first, then by id.
     async fn list(&self, query: &ItemQuery) -> Result<Page<Item>>;
 
-    /// One paced step of retention: removes up to `max` items stored before `before` that were expanded and of which
-    /// nothing is open; dead letters that are about no item go by their own age. Confirmed rows of a change log are no
+    /// One paced step of retention: removes up to `max` items stored before `before` that were expanded, or whose change
+    /// is a dead letter so that they never are, and of which nothing is open, no letter marked for redrive either; dead letters that are about no item go by their own age. Confirmed rows of a change log are no
     /// business of this.
     async fn expire(&self, before: Timestamp, max: u32) -> Result<Expired>;
 

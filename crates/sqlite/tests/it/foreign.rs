@@ -55,9 +55,12 @@ async fn a_row_that_is_no_item_comes_as_its_bytes_and_holds_nothing_up() {
     store.items().insert(&[item(1, "good")]).await.unwrap();
     let mut stream = store.changes().open().await.unwrap();
     let captured = next(&mut *stream, 2).await;
-    let (bytes, reason) = captured[0].content.as_ref().unwrap_err();
-    assert!(String::from_utf8_lossy(bytes).contains("\"topic\":\"messages\""), "{bytes:?}");
-    assert!(reason.contains("not UTF-8"), "{reason}");
+    let unreadable = captured[0].content.as_ref().unwrap_err();
+    let text = String::from_utf8_lossy(&unreadable.bytes);
+    let id = unreadable.message_id.expect("its id can be read").to_string();
+    assert!(text.contains("\"topic\":\"messages\"") && text.contains(&id), "{text}");
+    assert_eq!(unreadable.topic, Some(TopicName::messages()));
+    assert!(unreadable.detail.contains("not UTF-8"), "{}", unreadable.detail);
     assert_eq!(captured[1].content.as_ref().unwrap().item.message.text.as_str(), "good");
     stream.confirm(captured[1].position).await.unwrap();
     assert_eq!(store.changes().backlog().await.unwrap(), 0);

@@ -7,7 +7,10 @@ use std::{
 use async_trait::async_trait;
 use tidings_domain::{
     Error, Result,
-    ports::{Bus, BusCapabilities, BusTopic, Captured, ChangeStream, Changes, Consumer, Position, Queue},
+    ports::{
+        Bus, BusCapabilities, BusTopic, Captured, ChangeStream, Changes, Consumer, Position, Queue,
+        UnreadableChange,
+    },
     wire::Envelope,
 };
 use tokio::sync::Semaphore;
@@ -146,8 +149,14 @@ impl ChangeStream for FaultyStream {
         let Some(text) = self.unreadable.lock().unwrap().clone() else { return Ok(captured) };
         let spoil = |captured: Captured| match captured.content {
             Ok(change) if change.item.message.text.as_str() == text => {
-                let bytes = format!("row {}", change.item.message.id);
-                Captured { content: Err((bytes.into(), "no topic".to_owned())), ..captured }
+                let id = change.item.message.id;
+                let unreadable = UnreadableChange {
+                    message_id: Some(id),
+                    topic: None,
+                    bytes: format!("row {id}").into(),
+                    detail: "no topic".to_owned(),
+                };
+                Captured { content: Err(unreadable), ..captured }
             }
             _ => captured,
         };

@@ -5,6 +5,8 @@ use tidings_domain::{
     dead_letter::{DeadLetterSource, reason},
     message::Message,
     ports::{Clock as _, Position, Queue},
+    status::MessageState,
+    time::Timestamp,
     topic::TopicName,
     wire,
 };
@@ -172,7 +174,15 @@ async fn what_cannot_be_read_is_a_dead_letter_with_its_bytes_and_then_confirmed(
     assert_eq!(ids(&setup.take_published().await), [1, 3]);
     let letters = setup.letters().await;
     assert_eq!((&*letters[0].reason, &*letters[0].detail), (reason::UNDECODABLE, "no topic"));
-    assert_eq!(letters[0].body, format!("row {}", message(2, "x").id));
+    let id = message(2, "x").id;
+    assert_eq!(letters[0].body, format!("row {id}"));
+    // Who asks for the message is told, and retention takes both.
+    assert_eq!(letters[0].message_id, Some(id.uuid()));
+    let timelines = setup.memory.deliveries().timelines(&[id]).await.unwrap();
+    assert_eq!(timelines[0].state(), Some(MessageState::DeadLetter));
+    let expired = setup.memory.items().expire(Timestamp::MAX, 10).await.unwrap();
+    assert_eq!((expired.removed, expired.open), (1, 2), "those that are on their way stay");
+    assert!(setup.letters().await.is_empty());
     setup.stop().await;
 }
 

@@ -46,6 +46,8 @@ async fn what_is_no_record_is_not_published() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     let letters = setup.letters().await;
     assert_eq!((letters.len(), letters[0].attempts, letters[0].marked_at), (1, 2, None));
+    assert!(letters[0].detail.starts_with("the item's row cannot be read"), "{}", letters[0].detail);
+    assert!(letters[0].message_id.is_some(), "it stays a letter of its message");
     assert!(setup.take_published().await.is_empty());
     setup.stop().await;
 }
