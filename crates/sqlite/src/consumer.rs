@@ -140,7 +140,8 @@ impl Consumer for SqliteConsumer {
             let mut worn_out = Vec::new();
             let taken = state.take(self.epoch, max.min(self.free()), self.handle.shared.opens, &mut worn_out);
             if !worn_out.is_empty() {
-                self.handle.writer.write_later(Bury { queue: self.queue, numbers: worn_out });
+                let numbers = worn_out.iter().map(|(number, _)| *number).collect();
+                self.handle.writer.write_later(Bury { queue: self.queue, numbers, messages: worn_out });
             }
             match taken {
                 Taken::Messages(messages) => {
@@ -316,6 +317,7 @@ impl Request for GaveBack {
 pub(crate) struct Bury {
     queue: Queue,
     numbers: Vec<u64>,
+    messages: Vec<(u64, Message)>,
 }
 
 impl Request for Bury {
@@ -354,8 +356,8 @@ impl Request for Bury {
     }
 
     fn failed(self, shared: &Shared) {
-        // They are in the table still: they come again with the next start, or with the next look after this one.
-        shared.queue(self.queue).look_again();
+        // They are in the table still, and below what was read of it.
+        shared.queue(self.queue).put_back_worn_out(self.messages);
     }
 }
 

@@ -93,8 +93,14 @@ impl QueueState {
         self.lock().epochs.insert(epoch);
     }
 
-    /// Takes up to `max` messages for `epoch`; the numbers of those that were handed out too often are put into `worn_out`.
-    pub(crate) fn take(&self, epoch: u64, max: usize, opens: i64, worn_out: &mut Vec<u64>) -> Taken {
+    /// Takes up to `max` messages for `epoch`; those that were handed out too often are put into `worn_out`.
+    pub(crate) fn take(
+        &self,
+        epoch: u64,
+        max: usize,
+        opens: i64,
+        worn_out: &mut Vec<(u64, Message)>,
+    ) -> Taken {
         let mut window = self.lock();
         let mut taken = Vec::new();
         while taken.len() < max {
@@ -102,7 +108,7 @@ impl QueueState {
             window.ready_bytes -= size(&message.envelope);
             let returns = opens - message.opened;
             if returns >= MAX_RETURNS {
-                worn_out.push(number);
+                worn_out.push((number, message));
                 continue;
             }
             window.tags += 1;
@@ -241,6 +247,16 @@ impl QueueState {
         drop(window);
         self.ready.notify_waiters();
         numbers
+    }
+
+    /// Puts back what [`QueueState::take`] found worn out and what could not be moved. Nobody is woken: whoever takes next
+    /// finds it, so that a disk that takes nothing is not asked over and over.
+    pub(crate) fn put_back_worn_out(&self, worn_out: Vec<(u64, Message)>) {
+        let mut window = self.lock();
+        for (number, message) in worn_out {
+            window.ready_bytes += size(&message.envelope);
+            window.ready.insert(number, message);
+        }
     }
 
     /// Whether `tag` is held by `epoch`.
