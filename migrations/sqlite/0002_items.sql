@@ -3,6 +3,7 @@
 -- The checks hold what the product holds every text to (docs: "On the wire"). SQLite's text functions stop at a NUL, so
 -- that lengths are taken of the bytes; and its patterns read U+FFFE and U+FFFF as U+FFFD, which is a character like any
 -- other, so that these two are looked for by their bytes.
+-- A time's date is counted through (`+0 days`): 30 February and 24 o'clock come out as another day, 25 o'clock as none.
 
 CREATE TABLE items (
     id TEXT NOT NULL PRIMARY KEY
@@ -53,11 +54,13 @@ CREATE TABLE items (
         CONSTRAINT accepted_at_is_utc_with_milliseconds CHECK (
             length(CAST(accepted_at AS BLOB)) = 24 AND accepted_at >= '1970'
             AND accepted_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'
+            AND date(accepted_at, '+0 days') IS substr(accepted_at, 1, 10)
         ),
     stored_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
         CONSTRAINT stored_at_is_utc_with_milliseconds CHECK (
             length(CAST(stored_at AS BLOB)) = 24 AND stored_at >= '1970'
             AND stored_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'
+            AND date(stored_at, '+0 days') IS substr(stored_at, 1, 10)
         ),
     traceparent TEXT
         CONSTRAINT traceparent_is_55_bytes CHECK (length(CAST(traceparent AS BLOB)) = 55),

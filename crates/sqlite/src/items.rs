@@ -86,7 +86,7 @@ impl Items for SqliteItems {
 
     async fn list(&self, query: &ItemQuery) -> Result<Page<Item>> {
         let time = |time: Option<Timestamp>, none: &str| time.map_or(none.to_owned(), |at| at.to_string());
-        let (at, id) = match &query.page.cursor {
+        let (mut at, mut id) = match &query.page.cursor {
             Some(cursor) => {
                 let (millis, id) = decode_cursor(cursor)?;
                 (Timestamp::from_millis(millis).to_string(), id.to_string())
@@ -94,25 +94,33 @@ impl Items for SqliteItems {
             None => (AFTER_ALL.to_owned(), String::new()),
         };
         let statement = if query.topic.is_some() { LIST_TOPIC } else { LIST };
-        let read = sqlx::query(statement)
-            .bind(time(query.since, ""))
-            .bind(time(query.until, AFTER_ALL))
-            .bind(at)
-            .bind(id)
-            .bind(i64::from(query.page.limit) + 1)
-            .bind(query.topic.as_ref().map(|topic| topic.as_str().to_owned()))
-            .fetch_all(&self.0.readers)
-            .await;
-        let mut rows = self.0.read(read, "list items")?;
-        // Cut before they are read: a row that cannot be read leaves a gap in its page and does not end the list.
         let limit = query.page.limit as usize;
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        let next_cursor = rows.last().filter(|_| more).and_then(|row| {
-            let at = Timestamp::parse(rows::text(row, 7)?)?;
-            Some(encode_cursor(at.as_millis(), MessageId::parse(rows::text(row, 0)?)?.0))
-        });
-        Ok(Page { data: rows.iter().filter_map(readable).collect(), next_cursor })
+        let mut found = Vec::new();
+        loop {
+            let wanted = limit.saturating_add(1) - found.len();
+            let read = sqlx::query(statement)
+                .bind(time(query.since, ""))
+                .bind(time(query.until, AFTER_ALL))
+                .bind(at)
+                .bind(id)
+                .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
+                .bind(query.topic.as_ref().map(|topic| topic.as_str().to_owned()))
+                .fetch_all(&self.0.readers)
+                .await;
+            let rows = self.0.read(read, "list items")?;
+            found.extend(rows.iter().filter_map(readable));
+            // A row that cannot be read does not end the list: the page is filled with those behind it.
+            let last = rows.last().filter(|_| rows.len() >= wanted && found.len() <= limit);
+            let place =
+                last.and_then(|row| Some((rows::text(row, 7)?.to_owned(), rows::text(row, 0)?.to_owned())));
+            match place {
+                Some(place) => (at, id) = place,
+                None => break,
+            }
+        }
+        Ok(Page::cut(found, query.page.limit, |item| {
+            encode_cursor(item.stored_at.as_millis(), item.message.id.0)
+        }))
     }
 
     async fn expire(&self, before: Timestamp, max: u32) -> Result<Expired> {

@@ -6,7 +6,7 @@ use tidings_domain::{
     ErrorKind,
     id::{MessageId, SubscriptionId},
     page::PageRequest,
-    ports::{BusTopic, DependencyState, Inserted, Settlement, SubscriptionQuery},
+    ports::{BusTopic, DependencyState, Inserted, ItemQuery, Queue, Settlement, SubscriptionQuery},
     subscription::Act,
     time::Timestamp,
     topic::TopicName,
@@ -258,4 +258,74 @@ async fn subscriptions_that_cannot_be_read_are_passed_over_and_hold_up_nobody() 
     }
     listed.sort_unstable();
     assert_eq!(listed, [1, 4, 5]);
+}
+
+#[tokio::test]
+async fn items_that_cannot_be_read_do_not_end_a_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let mut other = foreign(folder.path()).await;
+    // All that a hand can do: 1, 2 and 5 come last, in the middle and first.
+    sqlx::query("PRAGMA ignore_check_constraints = 1").execute(&mut other).await.unwrap();
+    for number in 1..=5 {
+        let at = if [1, 2, 5].contains(&number) {
+            format!("2026-02-30T29:59:5{number}.999Z")
+        } else {
+            format!("2026-03-0{number}T00:00:00.000Z")
+        };
+        let at = if number == 5 { "2026-13-01T00:00:00.000Z".to_owned() } else { at };
+        let inserted =
+            sqlx::query("INSERT INTO items (id, topic, message, stored_at) VALUES (?1, 'messages', 'x', ?2)")
+                .bind(Uuid::from_u128(number).to_string())
+                .bind(at);
+        inserted.execute(&mut other).await.unwrap();
+    }
+    store.items().insert(&[item(6, "before them all"), item(7, "too")]).await.unwrap();
+    let older = "2025-01-01T00:00:00.000Z";
+    sqlx::query("INSERT INTO items (id, topic, message, stored_at) VALUES (?1, 'messages', 'oldest', ?2)")
+        .bind(Uuid::from_u128(8).to_string())
+        .bind(older)
+        .execute(&mut other)
+        .await
+        .unwrap();
+    for limit in 1..=4 {
+        let mut query = ItemQuery { page: PageRequest { limit, cursor: None }, ..Default::default() };
+        let mut listed = Vec::new();
+        loop {
+            let page = store.items().list(&query).await.unwrap();
+            listed.extend(page.data.into_iter().map(|item| item.message.id.0.as_u128()));
+            match page.next_cursor {
+                Some(cursor) => query.page.cursor = Some(cursor),
+                None => break,
+            }
+        }
+        assert_eq!(listed, [7, 6, 4, 3, 8], "in pages of {limit}");
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_moved_to_the_safety_net_is_moved_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    publish(&*store.bus(), &["worn out"]).await.remove(0).unwrap();
+    store.close().await;
+    let mut other = foreign(folder.path()).await;
+    for statement in [
+        "UPDATE queue_items SET opened = -5000",
+        "CREATE TRIGGER no_net BEFORE INSERT ON queue_items_dead BEGIN SELECT RAISE(ABORT, 'a test'); END",
+    ] {
+        sqlx::query(statement).execute(&mut other).await.unwrap();
+    }
+    let store = open(folder.path()).await;
+    let consumer = consumer(&store).await;
+    assert!(consumer.receive(1, Duration::from_millis(200)).await.unwrap().is_empty());
+    // Groups come one after another: with the second of these the move has failed.
+    for body in ["a", "b"] {
+        publish(&*store.bus(), &[body]).await.remove(0).unwrap();
+    }
+    sqlx::query("DROP TRIGGER no_net").execute(&mut other).await.unwrap();
+    assert_eq!(receive(&*consumer, 2).await.len(), 2);
+    let net = store.bus().consume(Queue::ItemsDead, 10).await.unwrap();
+    let moved = receive(&*net, 1).await;
+    assert_eq!(moved[0].envelope.body, "worn out");
 }

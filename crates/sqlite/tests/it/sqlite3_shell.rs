@@ -46,6 +46,11 @@ async fn good_rows_are_taken_with_their_defaults_and_come_as_changes() {
             "y",
         ),
         ("insert into items (topic, message) values ('messages', printf('%.261120c', 'z'))", "z"),
+        (
+            "insert into items (topic, message, accepted_at, stored_at)
+            values ('messages', 'leap', '2024-02-29T23:59:59.999Z', '2099-12-31T00:00:00.000Z')",
+            "leap",
+        ),
     ];
     for (statement, _) in good {
         shell(folder.path(), statement).unwrap_or_else(|complaint| panic!("{statement}: {complaint}"));
@@ -149,6 +154,12 @@ async fn rows_that_break_a_rule_are_refused_by_the_table() {
         value("stored_at", "'2026-01-01T00:00:00.000+01:00'"),
         value("stored_at", "'1969-01-01T00:00:00.000Z'"),
         value("stored_at", "null"),
+        value("stored_at", "'2026-02-30T29:59:59.999Z'"),
+        value("stored_at", "'2026-02-30T23:59:59.999Z'"),
+        value("accepted_at", "'2026-02-29T00:00:00.000Z'"),
+        value("accepted_at", "'2026-12-31T24:00:00.000Z'"),
+        value("accepted_at", "'2026-13-01T00:00:00.000Z'"),
+        value("accepted_at", "'2026-00-10T00:00:00.000Z'"),
         value("traceparent", "'garbage'"),
         value("tracestate", "printf('%.257c', 'a')"),
         // Items are never updated, nor replaced.
