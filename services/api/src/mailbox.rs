@@ -12,6 +12,7 @@ use futures::FutureExt as _;
 use mail_parser::{MessageParser, PartType};
 use serde::{Deserialize, Serialize};
 use tidings_domain::{
+    address::EmailAddress,
     page::Page,
     ports::{CaughtMail, CaughtMailSummary, Mailbox, MailboxQuery},
     time::Timestamp,
@@ -149,7 +150,8 @@ async fn mails(api: &Shared, asked: MailsQuery, as_page: bool) -> Result<Respons
     let mailbox = mailbox(api)?;
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let query = MailboxQuery {
-        to: given(asked.to),
+        // Mails lie under their folded addresses.
+        to: given(asked.to).map(|to| EmailAddress::parse(&to).map_or(to, String::from)),
         contains: given(asked.contains),
         page: page(asked.limit, asked.cursor)?,
     };

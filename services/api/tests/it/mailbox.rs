@@ -39,6 +39,10 @@ async fn a_mail_is_found_and_read() {
     assert_eq!((json["data"].as_array().unwrap().len(), &json["dropped"]), (2, &json!(0)));
     let json = world.get("/mailbox?to=ann%40example.com&contains=Confirm").await.json();
     assert_eq!(json["data"].as_array().unwrap().len(), 1);
+    let folded = world.get("/mailbox?to=ann%40EXAMPLE.com&contains=Confirm").await.json();
+    assert_eq!(folded, json, "the domain's case is no part of an address");
+    let other = world.get("/mailbox?to=Ann%40example.com").await.json();
+    assert_eq!(other["data"], json!([]), "the local part's is");
     let id = json["data"][0]["id"].as_u64().unwrap();
     let path = format!("/mailbox/{id}");
     let mail = world.get(&path).await.json();
