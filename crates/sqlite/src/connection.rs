@@ -45,6 +45,13 @@ pub(crate) fn writing(file: &Path) -> SqliteConnectOptions {
         .thread_name(|_| "tidings-sqlite-write".to_owned())
 }
 
+/// A look at the file that leaves nothing behind. Where no log lies beside the file nobody has it open, and none is made.
+pub(crate) fn looking(file: &Path) -> SqliteConnectOptions {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    options(file).read_only(true).immutable(!Path::new(&log).exists())
+}
+
 /// The readers', opened as they are needed.
 pub(crate) fn readers(file: &Path) -> SqlitePool {
     let options = options(file)

@@ -17,12 +17,41 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
     (5, "mails", include_str!("../../../migrations/sqlite/0005_mails.sql")),
 ];
 
+fn migrations() -> Vec<Migration> {
+    let migration = |(version, name, statements): (i64, &'static str, &'static str)| {
+        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, statements.into_sql_str(), false)
+    };
+    MIGRATIONS.into_iter().map(migration).collect()
+}
+
+/// Whether the schema is this program's; writes nothing. *Misconfigured* where it is another's or not whole.
+pub(crate) async fn compare(connection: &mut SqliteConnection) -> Result<()> {
+    let read =
+        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version");
+    let there: Vec<(i64, Vec<u8>)> = read.fetch_all(connection).await.map_err(|error| {
+        Error::misconfigured("the database has no schema yet: run `tidings provision`").with_source(error)
+    })?;
+    let wanted = migrations();
+    match there.iter().zip(&wanted).find(|(is, wanted)| is.0 != wanted.version || is.1 != *wanted.checksum) {
+        Some((is, _)) => Err(Error::misconfigured(format!(
+            "the database's migration {} differs from this program's: it was made by another build",
+            is.0
+        ))),
+        None if there.len() < wanted.len() => Err(Error::misconfigured(format!(
+            "the database has {} of {} migrations: run `tidings provision`",
+            there.len(),
+            wanted.len()
+        ))),
+        None if there.len() > wanted.len() => Err(Error::misconfigured(
+            "the database has migrations that this program does not know: start the newer program that made it",
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Brings the schema up to date, each migration in a transaction of its own.
 pub(crate) async fn migrate(connection: &mut SqliteConnection) -> Result<()> {
-    let migrations = MIGRATIONS.into_iter().map(|(version, name, statements)| {
-        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, statements.into_sql_str(), false)
-    });
-    let migrator = Migrator::with_migrations(migrations.collect());
+    let migrator = Migrator::with_migrations(migrations());
     // Not `run`: its generic way to a connection makes futures that are not `Send` in all of their callers.
     migrator.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(version) => Error::misconfigured(format!(

@@ -1,8 +1,12 @@
 //! Opening and closing the file.
 
-use std::{os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc};
+use std::{
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use sqlx::{ConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection as _, SqliteConnection};
 use tidings_domain::{
     Error, Result,
     ports::{
@@ -59,6 +63,24 @@ impl Store {
     /// the context says which and the mend. *Unavailable*: the disk is full or fails, or another program holds the file.
     pub async fn open(options: Options) -> Result<Self> {
         Self::open_with(options, None).await
+    }
+
+    /// The installation's version in the data folder `directory`, whose schema is this program's. Writes nothing, and works
+    /// beside a running server.
+    ///
+    /// *Misconfigured*: there is nothing, or not all that [`Store::open`] makes, or it is of another program.
+    pub async fn check(directory: &Path) -> Result<u32> {
+        let file = directory.join(DATABASE_FILE);
+        let opening = format!("look at {}", file.display());
+        let failed = |error| fault::opening(error, &opening);
+        let mut connection = connection::looking(&file).connect().await.map_err(failed)?;
+        schema::compare(&mut connection).await?;
+        let version: Option<i64> =
+            sqlx::query_scalar(VERSION).fetch_optional(&mut connection).await.map_err(failed)?;
+        connection.close().await.map_err(failed)?;
+        version.and_then(|version| u32::try_from(version).ok()).ok_or_else(|| {
+            Error::misconfigured("the database has a schema and no installation: run `tidings provision`")
+        })
     }
 
     /// `setup` is a statement for the writer's connection.
@@ -161,6 +183,8 @@ impl Store {
     }
 }
 
+const VERSION: &str = "SELECT version FROM installation";
+
 const PROVISION: &str = "INSERT INTO installation (one, version, secret, created_at) VALUES (1, ?1, ?2, ?3)
     ON CONFLICT (one) DO UPDATE SET version = max(version, excluded.version), opens = opens + 1 RETURNING opens";
 
@@ -188,7 +212,7 @@ async fn provision(connection: &mut SqliteConnection, options: &Options) -> sqlx
 
 /// This file's statements.
 #[cfg(test)]
-pub(crate) const STATEMENTS: [&str; 2] = [PROVISION, PROVISION_TOPIC];
+pub(crate) const STATEMENTS: [&str; 3] = [VERSION, PROVISION, PROVISION_TOPIC];
 
 #[cfg(test)]
 mod tests;

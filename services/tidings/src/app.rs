@@ -122,6 +122,17 @@ pub(crate) fn provision(settings: &Settings, check: bool) -> Result<String, Fail
         )));
     }
     runtime.block_on(async {
+        if check {
+            let version = tidings_sqlite::Store::check(&settings.data_dir)
+                .await
+                .map_err(|error| Failure::refused(error.chain()))?;
+            if version > INSTALLATION_VERSION {
+                return Err(Failure::refused(format!(
+                    "the installation in {folder} has version {version}, which this program does not know: take the newer program"
+                )));
+            }
+            return Ok(format!("everything is there in {folder}, version {version}\n"));
+        }
         let (clock, entropy) = chance();
         let stack = Stack::open(settings, clock, entropy).await.map_err(chain)?;
         let installation =

@@ -134,3 +134,23 @@ async fn a_new_folder_is_its_owners_alone() {
     let _store = open(&data).await;
     assert_eq!(std::fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
 }
+
+#[tokio::test]
+async fn a_check_writes_nothing_and_works_beside_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(tidings_sqlite::Store::check(folder.path()).await.is_err(), "there is nothing yet");
+    let store = crate::values::open(folder.path()).await;
+    let version = tidings_sqlite::Store::check(folder.path()).await.unwrap();
+    store.close().await;
+    let file = folder.path().join(tidings_sqlite::DATABASE_FILE);
+    let before = std::fs::read(&file).unwrap();
+    assert_eq!(tidings_sqlite::Store::check(folder.path()).await.unwrap(), version);
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+    let mut log = file.clone().into_os_string();
+    log.push("-wal");
+    assert!(!std::path::Path::new(&log).exists(), "a look leaves no log");
+    let forgotten = "DELETE FROM _sqlx_migrations WHERE version = 5";
+    sqlx::query(forgotten).execute(&mut crate::values::foreign(folder.path()).await).await.unwrap();
+    let error = tidings_sqlite::Store::check(folder.path()).await.unwrap_err();
+    assert!(error.to_string().contains("4 of 5 migrations"), "{error}");
+}
