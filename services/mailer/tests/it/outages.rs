@@ -174,3 +174,17 @@ async fn after_an_outage_refusals_and_the_unsubscribed_hold_up_nobody() {
     assert!(back.elapsed() < Duration::from_secs(35), "one at a time for {:?}", back.elapsed());
     assert_eq!(world.office.recipients().len(), 5);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_ends_also_with_nothing_left_to_send() {
+    let world = World::new();
+    let _mailer = world.start();
+    let ann = world.subscribe("ann@example.org").await;
+    world.office.set_down(Some(away()));
+    let id = world.post("x", json!({})).await;
+    world.until("it waits", || async { world.part("send mails").contains("Waiting") }).await;
+    world.memory.subscriptions().remove(ann.id).await.unwrap();
+    world.office.set_down(None);
+    world.until("up", || async { world.part("send mails").contains("Up") }).await;
+    world.all_in(id.uuid(), DeliveryState::Suppressed).await;
+}
