@@ -323,6 +323,10 @@ async fn a_timeline_counts_dead_letters_about_it(fixture: Arc<dyn Fixture>) {
     assert_eq!((timelines[0].dead_letters, timelines[0].deliveries.failed), (1, 1));
     assert_eq!(timelines[0].state(), Some(MessageState::DeadLetter));
     assert_eq!(timelines[1].state(), Some(MessageState::DeadLetter), "it has no row, and its dead letter");
+    // Stored after all, the letter is about something else that came under its id.
+    ports.items().insert(&[item(9, 9)]).await.expect("insert");
+    let timelines = port.timelines(&[message_id(9)]).await.expect("timelines");
+    assert_eq!((timelines[0].dead_letters, timelines[0].state()), (0, Some(MessageState::Stored)));
 }
 
 async fn a_list_of_deliveries_is_paged(fixture: Arc<dyn Fixture>) {

@@ -86,7 +86,8 @@ pub struct Timeline {
     pub last_mail_at: Option<Timestamp>,
     /// Its deliveries.
     pub deliveries: DeliveryCounts,
-    /// Dead letters about it.
+    /// Dead letters about it. Once it is stored those of source `items` are not counted: they are about something else
+    /// that came under its id.
     pub dead_letters: u64,
 }
 

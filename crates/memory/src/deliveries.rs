@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use tidings_domain::{
     Error, Result,
+    dead_letter::DeadLetterSource,
     delivery::{
         Claim, ClaimedDelivery, Delivery, DeliveryKey, DeliveryState, LeaseToken, NewDelivery, Outcome,
         Sending, after,
@@ -212,6 +213,9 @@ impl State {
             }
         }
         let letters = self.dead_letters.values().filter(|row| row.letter.message_id == Some(id.0));
+        // Of what is stored, a letter from before that is another's: something else under its id.
+        let stored = timeline.stored_at.is_some();
+        let letters = letters.filter(|row| !(stored && row.letter.source == DeadLetterSource::Items));
         timeline.dead_letters = letters.count() as u64;
         timeline
     }

@@ -20,7 +20,8 @@ const TIMELINES: &str = "SELECT wanted.value, items.accepted_at, items.stored_at
                 count(*) FILTER (WHERE state = 'sent'), count(*) FILTER (WHERE state = 'suppressed'),
                 count(*) FILTER (WHERE state = 'failed'), min(sent_at), max(sent_at)
             ) FROM deliveries WHERE about = wanted.value),
-        (SELECT count(*) FROM dead_letters WHERE message_id = wanted.value)
+        (SELECT count(*) FROM dead_letters
+            WHERE message_id = wanted.value AND (items.id IS NULL OR source <> 'items'))
     FROM json_each(?1) AS wanted LEFT JOIN items ON items.id = wanted.value";
 
 /// The timelines of `ids`, in order.
