@@ -15,6 +15,9 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("tidings-sqlite", &["tidings-domain", "tidings-runtime"]),
     ("tidings-smtp", &["tidings-domain", "tidings-runtime"]),
     ("tidings-memory", &["tidings-domain", "tidings-runtime"]),
+    ("tidings-postgres", &["tidings-domain", "tidings-runtime"]),
+    ("tidings-rabbitmq", &["tidings-domain", "tidings-runtime"]),
+    ("tidings-redis", &["tidings-domain", "tidings-runtime"]),
     ("tidings-api", &["tidings-domain", "tidings-runtime"]),
     ("tidings-subscriber", &["tidings-domain", "tidings-runtime"]),
     ("tidings-cdc-watcher", &["tidings-domain", "tidings-runtime"]),
@@ -27,6 +30,9 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "tidings-domain",
             "tidings-mailer",
             "tidings-memory",
+            "tidings-postgres",
+            "tidings-rabbitmq",
+            "tidings-redis",
             "tidings-runtime",
             "tidings-smtp",
             "tidings-sqlite",
@@ -47,22 +53,28 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         ],
     ),
     ("tidings-servers", &["tidings-domain"]),
-    ("tidings-bench", &["tidings-domain", "tidings-servers", "tidings-sqlite"]),
+    (
+        "tidings-bench",
+        &["tidings-domain", "tidings-postgres", "tidings-rabbitmq", "tidings-servers", "tidings-sqlite"],
+    ),
     ("xtask", &[]),
 ];
 
 /// Which shipped crates may use a client library: only what speaks to the thing.
 const OWNERS: &[(&str, &[&str])] = &[
-    ("sqlx", &["tidings-sqlite"]),
+    ("sqlx", &["tidings-postgres", "tidings-sqlite", "tidings-bench"]),
+    ("pgwire-replication", &["tidings-postgres", "tidings-bench"]),
+    ("lapin", &["tidings-rabbitmq", "tidings-bench"]),
+    ("redis", &["tidings-redis"]),
     // The mailer builds messages with lettre's builder; only crates/smtp speaks SMTP.
     ("lettre", &["tidings-smtp", "tidings-mailer"]),
     ("axum", &["tidings-api", "tidings", "tidings-bench", "tidings-simulation"]),
     ("hyper", &["tidings", "tidings-bench"]),
     ("hyper-util", &["tidings", "tidings-bench"]),
-    ("reqwest", &["tidings", "tidings-bench"]),
+    ("reqwest", &["tidings", "tidings-bench", "tidings-rabbitmq"]),
     ("opentelemetry_sdk", &["tidings"]),
     ("opentelemetry-otlp", &["tidings"]),
-    ("rustls", &["tidings", "tidings-smtp"]),
+    ("rustls", &["tidings", "tidings-postgres", "tidings-rabbitmq", "tidings-smtp"]),
     ("clap", &["tidings", "tidings-bench", "tidings-simulation"]),
 ];
 

@@ -34,6 +34,7 @@ suite!(Deliveries {
     a_claiming_plan_leases_what_it_makes,
     a_replay_expands_again_and_mails_nobody_twice,
     rounds_are_apart,
+    rounds_are_counted,
     timelines_tell_what_the_rows_tell,
     a_timeline_counts_dead_letters_about_it,
     a_list_of_deliveries_is_paged,
@@ -261,6 +262,19 @@ async fn rounds_are_apart(fixture: Arc<dyn Fixture>) {
     let expected = DeliveryKey { round: 1, ..key(1, 1) };
     assert_eq!(plan_one(&*port, page).await, Planned::Written(vec![expected]));
     assert_eq!(rows(&*port, 1).await, [key(1, 1), expected]);
+}
+
+async fn rounds_are_counted(fixture: Arc<dyn Fixture>) {
+    let port = fixture.open().await.deliveries();
+    plan_one(&*port, plan(1, Cursor::Start, &[1], Cursor::Finished)).await;
+    plan_one(&*port, plan(3, Cursor::Start, &[], up_to(2))).await;
+    let later = Notification { round: 4, ..notification(1) };
+    let mut page = Plan { notification: later, ..plan(1, Cursor::Start, &[1], Cursor::Finished) };
+    page.page[0].key.round = 4;
+    plan_one(&*port, page).await;
+    let ids = [2, 1, 3, 1].map(message_id);
+    assert_eq!(port.rounds(&ids).await.expect("rounds"), [0, 5, 1, 5]);
+    assert!(port.rounds(&[]).await.expect("rounds").is_empty());
 }
 
 async fn timelines_tell_what_the_rows_tell(fixture: Arc<dyn Fixture>) {

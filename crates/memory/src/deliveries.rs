@@ -239,6 +239,18 @@ impl Deliveries for Memory {
             .await
     }
 
+    async fn rounds(&self, items: &[MessageId]) -> Result<Vec<u32>> {
+        self.shared()
+            .operate(Part::Store, |state, _| {
+                let rounds = |id: &MessageId| {
+                    let last = state.notifications.range((*id, 0)..=(*id, u32::MAX)).next_back();
+                    last.map_or(0, |((_, round), _)| round.saturating_add(1))
+                };
+                Ok(items.iter().map(rounds).collect())
+            })
+            .await
+    }
+
     async fn plan(&self, plans: Vec<Plan>) -> Result<Vec<Planned>> {
         self.shared()
             .operate(Part::Store, |state, record| {

@@ -61,6 +61,10 @@ const COUNTS: &str = "SELECT
 
 const NEXT_DUE: &str = "SELECT min(wake_at) FROM deliveries WHERE wake_at IS NOT NULL";
 
+const ROUNDS: &str =
+    "SELECT ifnull((SELECT max(n.round) + 1 FROM notifications AS n WHERE n.item = wanted.value), 0)
+    FROM json_each(?1) AS wanted ORDER BY wanted.key";
+
 const PING: &str = "SELECT about FROM deliveries LIMIT 1";
 
 /// The port.
@@ -81,6 +85,15 @@ impl Deliveries for SqliteDeliveries {
             expansions.get(&key).map_or(Cursor::Start, |expansion| expansion.stands(notification))
         };
         Ok(notifications.iter().map(stands).collect())
+    }
+
+    async fn rounds(&self, items: &[MessageId]) -> Result<Vec<u32>> {
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = rows::ids(items.iter().map(|id| id.0));
+        let found = sqlx::query(ROUNDS).bind(ids).fetch_all(&self.0.readers).await;
+        self.0.read(found, "read rounds")?.iter().map(|row| rows::number(row, 0, "round")).collect()
     }
 
     async fn plan(&self, plans: Vec<Plan>) -> Result<Vec<Planned>> {
@@ -226,7 +239,7 @@ fn key(row: &SqliteRow) -> Result<DeliveryKey> {
 /// This port's statements.
 #[cfg(test)]
 pub(crate) const STATEMENTS: [&[&str]; 6] = [
-    &[LIST, COUNTS, NEXT_DUE, PING],
+    &[LIST, COUNTS, NEXT_DUE, ROUNDS, PING],
     &claim::STATEMENTS,
     &plan::STATEMENTS,
     &sending::STATEMENTS,

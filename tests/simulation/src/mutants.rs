@@ -169,6 +169,10 @@ impl Deliveries for Mutated<dyn Deliveries> {
         self.inner.expansions(notifications).await
     }
 
+    async fn rounds(&self, items: &[MessageId]) -> Result<Vec<u32>> {
+        self.inner.rounds(items).await
+    }
+
     async fn plan(&self, mut plans: Vec<Plan>) -> Result<Vec<Planned>> {
         if self.is(Mutant::AckBeforeLastPage) {
             plans.iter_mut().for_each(|plan| plan.to = Cursor::Finished);

@@ -18,6 +18,10 @@ pub trait Deliveries: Send + Sync {
     /// new one, stands at [`Cursor::Start`]. Writes nothing.
     async fn expansions(&self, notifications: &[Notification]) -> Result<Vec<Cursor>>;
 
+    /// In how many rounds each item was notified, in order: one more than the highest round that has a notification's row, 0
+    /// where there is none. A round of this number is a new one. Writes nothing.
+    async fn rounds(&self, items: &[MessageId]) -> Result<Vec<u32>>;
+
     /// Writes each page: its notification's row (captured and published times of the first publish stay; the replay is
     /// the newest), its deliveries that have no row yet, the cursor and the count of planned rows, all or none for each
     /// plan; answers in order. A repeated page changes nothing. The cursor never moves back but by a new replay.

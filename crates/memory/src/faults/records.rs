@@ -78,6 +78,7 @@ decorate!(Subscriptions {
 
 decorate!(Deliveries {
     fn expansions(notifications: &[Notification]) -> Vec<Cursor>;
+    fn rounds(items: &[MessageId]) -> Vec<u32>;
     fn plan(plans: Vec<Plan>) -> Vec<Planned>;
     fn claim(max: u32, claim: &Claim) -> Vec<ClaimedDelivery>;
     fn next_due() -> Option<Timestamp>;

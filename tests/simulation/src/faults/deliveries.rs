@@ -21,6 +21,10 @@ impl Deliveries for Faulty<dyn Deliveries> {
         self.line.call("read expansions", self.inner.expansions(notifications)).await
     }
 
+    async fn rounds(&self, items: &[MessageId]) -> Result<Vec<u32>> {
+        self.line.call("read rounds", self.inner.rounds(items)).await
+    }
+
     async fn plan(&self, plans: Vec<Plan>) -> Result<Vec<Planned>> {
         self.line.call("plan deliveries", self.inner.plan(plans)).await
     }

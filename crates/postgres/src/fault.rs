@@ -1,0 +1,1 @@
+//! What an error of the server or the driver means: the one place where SQLSTATEs are read.
