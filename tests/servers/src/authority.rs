@@ -17,6 +17,17 @@ pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
+/// What a server proves its name with, each part as the text of a PEM file.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// The certificate.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+    /// The certificate of the authority that signed it.
+    pub authority: String,
+}
+
 impl Authority {
     /// A fresh one.
     pub fn new() -> Self {
@@ -31,11 +42,33 @@ impl Authority {
         self.issuer.pem().into_bytes()
     }
 
+    /// A certificate for the server named `host`, a name or an address, good for years.
+    pub fn certificate(&self, host: &str) -> Certificate {
+        let (certificate, key) = self.sign(host, |_| {});
+        Certificate { certificate: certificate.pem(), key: key.serialize_pem(), authority: self.issuer.pem() }
+    }
+
+    /// One that ran out long ago.
+    pub fn expired(&self, host: &str) -> Certificate {
+        let (certificate, key) = self.sign(host, |params| {
+            params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        });
+        Certificate { certificate: certificate.pem(), key: key.serialize_pem(), authority: self.issuer.pem() }
+    }
+
+    fn sign(&self, host: &str, change: impl FnOnce(&mut CertificateParams)) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().expect("a key can be made");
+        let mut params =
+            CertificateParams::new(vec![host.to_owned()]).expect("the host is a name or an address");
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).expect("the authority signs");
+        (certificate, key)
+    }
+
     /// What a server named `host` speaks TLS with.
     pub fn acceptor(&self, host: &str) -> TlsAcceptor {
-        let key = KeyPair::generate().expect("a key can be made");
-        let params = CertificateParams::new(vec![host.to_owned()]).expect("the host is a name or an address");
-        let certificate = params.signed_by(&key, &self.issuer).expect("the authority signs");
+        let (certificate, key) = self.sign(host, |_| {});
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()

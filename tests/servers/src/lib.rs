@@ -1,4 +1,11 @@
 //! Private servers and their faults, for tests: each listens on a free port of the loopback and belongs to one test.
 
+mod guardian;
+mod port;
+mod process;
+mod program;
+
 pub mod authority;
+pub mod postgres;
+pub mod proxy;
 pub mod smtp;

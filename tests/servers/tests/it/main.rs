@@ -1,0 +1,3 @@
+//! The servers do what their handles say.
+
+mod postgres;
