@@ -8,4 +8,5 @@ mod program;
 pub mod authority;
 pub mod postgres;
 pub mod proxy;
+pub mod redis;
 pub mod smtp;

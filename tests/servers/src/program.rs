@@ -4,10 +4,12 @@
 use std::{
     fs,
     io::Write as _,
+    net::{SocketAddr, TcpStream},
     os::unix::fs::MetadataExt as _,
     panic,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 /// Finds `name` in the first of `folders` that has it, else in `PATH`.
@@ -83,6 +85,15 @@ pub(crate) fn user(names: &[&str]) -> Option<(u32, u32)> {
         let mut fields = line.split(':').skip(2);
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     })
+}
+
+/// A connection that gives up after a moment without an answer; none while nobody listens.
+pub(crate) fn connect(address: SocketAddr) -> Option<TcpStream> {
+    let limit = Duration::from_secs(10);
+    let stream = TcpStream::connect_timeout(&address, limit).ok()?;
+    stream.set_read_timeout(Some(limit)).ok()?;
+    stream.set_write_timeout(Some(limit)).ok()?;
+    Some(stream)
 }
 
 /// Runs `work`, which blocks, beside the runtime; a panic in it is the caller's.

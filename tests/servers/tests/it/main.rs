@@ -1,3 +1,4 @@
 //! The servers do what their handles say.
 
 mod postgres;
+mod redis;
