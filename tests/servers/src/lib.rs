@@ -8,5 +8,6 @@ mod program;
 pub mod authority;
 pub mod postgres;
 pub mod proxy;
+pub mod rabbitmq;
 pub mod redis;
 pub mod smtp;

@@ -1,4 +1,5 @@
 //! The servers do what their handles say.
 
 mod postgres;
+mod rabbitmq;
 mod redis;
