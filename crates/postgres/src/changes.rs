@@ -1,5 +1,7 @@
 //! The table stream: `Changes` and `ChangeStream` on a replication slot.
 
+pub(crate) mod provision;
+
 /// What [`crate::Store::recover_slot`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredSlot {

@@ -8,8 +8,14 @@
 //! A file is named after the port that it implements.
 
 mod changes;
+mod connect;
+mod dependency;
 mod fault;
 mod options;
+mod pool;
+mod rows;
+mod schema;
+mod shared;
 mod store;
 
 pub use changes::RecoveredSlot;

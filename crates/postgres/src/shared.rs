@@ -1,0 +1,99 @@
+//! What the ports of one store share.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use tidings_domain::{Error, Result};
+use uuid::Uuid;
+
+use crate::{
+    dependency::Health,
+    fault::{self, Call},
+    options::Options,
+    pool::{Pool, Session, Statement},
+};
+
+/// Rows that cannot be read of which a store remembers that it told of them.
+const MAX_TOLD: usize = 1000;
+
+/// How often a write that was rolled back for what others did meanwhile is repeated at once.
+const REPEATS: u32 = 2;
+
+/// What the ports share.
+pub(crate) struct Shared {
+    /// For everything but the table stream.
+    pub(crate) pool: Pool,
+    /// How a session beside the pool is opened, without what the pool's sessions set for themselves.
+    pub(crate) connect: PgConnectOptions,
+    /// As they were given.
+    pub(crate) options: Options,
+    /// What the last statements said.
+    pub(crate) health: Arc<Health>,
+    /// The rows that cannot be read and were told of.
+    told: Mutex<BTreeSet<Uuid>>,
+}
+
+impl Shared {
+    pub(crate) fn new(pool: Pool, connect: PgConnectOptions, options: Options) -> Self {
+        Self { pool, connect, options, health: Arc::new(Health::up("postgres")), told: Mutex::default() }
+    }
+
+    /// Reads rows.
+    pub(crate) async fn read(&self, what: &str, statement: Statement) -> Result<Vec<PgRow>> {
+        let read = async {
+            let mut session = self.pool.session(what).await?;
+            let rows = session.rows(statement).await;
+            session.give_back(rows.as_ref().err());
+            rows.map_err(|error| fault::of(error, Call::Read, what))
+        };
+        self.note(read.await)
+    }
+
+    /// Reads one row.
+    pub(crate) async fn read_one(&self, what: &str, statement: Statement) -> Result<Option<PgRow>> {
+        Ok(self.read(what, statement).await?.into_iter().next())
+    }
+
+    /// Writes by one statement, made anew for each try; answers its rows.
+    pub(crate) async fn write(&self, what: &str, statement: impl Fn() -> Statement) -> Result<Vec<PgRow>> {
+        let mut tried = 0;
+        loop {
+            let mut session = self.note(self.pool.session(what).await)?;
+            let rows = session.rows(statement()).await;
+            let call = session.call();
+            session.give_back(rows.as_ref().err());
+            match rows {
+                Err(error) if tried < REPEATS && fault::is_worth_repeating(&error) => tried += 1,
+                rows => return self.note(rows.map_err(|error| fault::of(error, call, what))),
+            }
+        }
+    }
+
+    /// A session for several statements; what is given back says how they went.
+    pub(crate) async fn session(&self, what: &str) -> Result<Session> {
+        self.note(self.pool.session(what).await)
+    }
+
+    /// Notes for readiness how a call went.
+    pub(crate) fn note<T>(&self, answer: Result<T>) -> Result<T> {
+        match &answer {
+            Ok(_) => self.health.well(),
+            Err(error) => self.health.failed(error),
+        }
+        answer
+    }
+
+    /// Whether the row `id` is to be told of: the first time that it cannot be read.
+    pub(crate) fn is_news(&self, id: Uuid) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < MAX_TOLD && told.insert(id)
+    }
+}
+
+/// The error of a call that needs the installation, where there is none.
+pub(crate) fn not_provisioned() -> Error {
+    Error::misconfigured("the database has no installation: run `tidings provision`")
+}
