@@ -12,7 +12,11 @@ use axum::{
 };
 use futures::FutureExt as _;
 use opentelemetry::{KeyValue, trace::SpanKind};
-use tidings_domain::{id::new_v7, trace_context::TraceContext};
+use tidings_domain::{
+    id::new_v7,
+    ports::{Clock, Entropy},
+    trace_context::TraceContext,
+};
 use tidings_runtime::telemetry::Span;
 use tokio::time::Instant;
 
@@ -23,7 +27,7 @@ use crate::{
     settings::Auth,
 };
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest request id of a client's that is taken over.
 const MAX_REQUEST_ID_BYTES: usize = 64;
@@ -34,7 +38,7 @@ pub(crate) struct RequestTrace(pub(crate) TraceContext);
 
 /// Handles one request.
 pub(crate) async fn front_door(State(api): State<Shared>, mut request: Request, next: Next) -> Response {
-    let request_id = request_id(&api, request.headers());
+    let request_id = request_id(&*api.context.clock, &*api.context.entropy, request.headers());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("(none)", MatchedPath::as_str);
     let method = request.method().clone();
@@ -142,13 +146,13 @@ async fn serve(api: &Shared, request: Request, next: Next) -> Response {
 }
 
 /// The client's own where it is sane, else a new one.
-fn request_id(api: &Shared, headers: &HeaderMap) -> HeaderValue {
+pub(crate) fn request_id(clock: &dyn Clock, entropy: &dyn Entropy, headers: &HeaderMap) -> HeaderValue {
     let sane = |id: &&HeaderValue| {
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
         (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(allowed)
     };
     headers.get(REQUEST_ID).filter(sane).cloned().unwrap_or_else(|| {
-        let id = new_v7(&*api.context.clock, &*api.context.entropy);
+        let id = new_v7(clock, entropy);
         HeaderValue::try_from(id.to_string()).expect("a UUID's text is visible ASCII")
     })
 }

@@ -16,6 +16,7 @@ mod limits;
 mod mailbox;
 mod message_view;
 mod messages;
+mod not_ready;
 mod openapi;
 mod origin;
 mod pages;
@@ -30,5 +31,6 @@ mod topology;
 mod waiting;
 
 pub use api::{Api, Context, run};
+pub use not_ready::waiting_router;
 pub use openapi::openapi_json;
 pub use settings::{AdminKey, Auth, Settings};

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde::Serialize;
-use tidings_runtime::health::PartState;
+use tidings_runtime::health::{PartState, Report};
 use utoipa::ToSchema;
 
 use crate::{
@@ -53,13 +53,18 @@ fn readiness(api: &Shared) -> Result<Json<ProbeView>> {
         let status = if report.degraded { "degraded" } else { "ok" };
         return Ok(Json(ProbeView { status }));
     }
+    Err(not_ready(report))
+}
+
+/// The problem that names what is waited for; why is told on the admin address only.
+pub(crate) fn not_ready(report: Report) -> Problem {
     let waits = |state: &PartState| matches!(state, PartState::Waiting(_) | PartState::Stopped(_));
     let all = report.dependencies.into_iter().chain(report.parts);
     let parts: Vec<_> = all.filter(|(_, state)| waits(state)).map(|(name, _)| name).collect();
     let detail = format!("not ready yet, or not now: {}", parts.join(", "));
-    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready", detail)
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready", detail)
         .mend("the admin address says what each part waits for (TIDINGS_ADMIN_ADDR)")
-        .retry_after(None))
+        .retry_after(None)
 }
 
 /// What this is.

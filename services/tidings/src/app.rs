@@ -4,32 +4,25 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
-use serde_json::json;
-use tidings_domain::{
-    ports::{Clock, Entropy, INSTALLATION_VERSION},
-    token::Secret,
-};
+use opentelemetry::metrics::Meter;
 use tidings_runtime::{health::Health, shutdown::Shutdown, telemetry::Telemetry};
 use tokio::{net::TcpListener, task::JoinError};
 
+use self::announce::Places;
 use crate::{
     admin,
-    banner::Banner,
-    chance::{SystemClock, SystemEntropy},
-    cli::output::{Failure, print},
+    chance::chance,
+    cli::output::Failure,
     compose::{Root, Running},
-    http,
-    profile::{Role, Stack},
-    settings::{self, Auth, Settings, Sources, faults::Faults},
+    http::{self, Front},
+    profile::{Parts, Role, Stack},
+    settings::{self, Scope, Settings, Sources, faults::Faults},
     signals::Signals,
     telemetry::{self, Export},
 };
 
-/// How long the start waits for readiness before it says where it listens all the same.
-const READY: Duration = Duration::from_secs(3);
-
-/// How often it looks meanwhile: in memory only.
-const READY_LOOK: Duration = Duration::from_millis(5);
+mod announce;
+mod waiting;
 
 /// How long tasks of the runtime may take to end after everything else has.
 const RUNTIME_END: Duration = Duration::from_secs(1);
@@ -54,7 +47,7 @@ pub(crate) fn run(sources: &Sources, roles: &[Role], ready_file: Option<&Path>) 
     let mut faults = Faults::default();
     let export = Export::read(&sources.variables, &mut faults);
     let layers = settings::layers(sources, &mut faults);
-    let settings = settings::check(layers, roles, faults).map_err(Failure::usage)?;
+    let settings = settings::check(layers, Scope::Serve(roles), faults).map_err(Failure::usage)?;
     let roles = if roles.is_empty() { &Role::ALL } else { roles };
 
     let guard = telemetry::init(&settings, export).map_err(chain)?;
@@ -111,38 +104,6 @@ pub(crate) fn run(sources: &Sources, roles: &[Role], ready_file: Option<&Path>) 
     }
 }
 
-/// Provisions, or says what is missing.
-pub(crate) fn provision(settings: &Settings, check: bool) -> Result<String, Failure> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::refused)?;
-    let folder = settings.data_dir.display();
-    if check && !settings.data_dir.join(tidings_sqlite::DATABASE_FILE).is_file() {
-        return Err(Failure::refused(format!(
-            "there is nothing in {folder} yet: `tidings provision` makes it, and so does the first `tidings up`"
-        )));
-    }
-    runtime.block_on(async {
-        if check {
-            let version = tidings_sqlite::Store::check(&settings.data_dir)
-                .await
-                .map_err(|error| Failure::refused(error.chain()))?;
-            if version > INSTALLATION_VERSION {
-                return Err(Failure::refused(format!(
-                    "the installation in {folder} has version {version}, which this program does not know: take the newer program"
-                )));
-            }
-            return Ok(format!("everything is there in {folder}, version {version}\n"));
-        }
-        let (clock, entropy) = chance();
-        let stack = Stack::open(settings, clock, entropy).await.map_err(chain)?;
-        let installation =
-            stack.catalog.installation().await.map_err(|error| Failure::refused(error.chain()))?;
-        stack.close().await;
-        let version = installation.map_or(0, |installation| installation.version);
-        Ok(format!("everything is there in {folder}, version {version}\n"))
-    })
-}
-
 async fn serve(
     settings: &Settings,
     services: Vec<(Role, Telemetry)>,
@@ -150,126 +111,151 @@ async fn serve(
     shutdown: Shutdown,
     ready_file: Option<&Path>,
 ) -> anyhow::Result<End> {
-    let listener = bind("http_addr", settings.http_addr).await?;
+    let roles: Vec<Role> = services.iter().map(|(role, _)| *role).collect();
+    // Only the api is reached there: four processes of one machine share the setting.
+    let listener = match roles.contains(&Role::Api) {
+        true => Some(bind("http_addr", settings.http_addr).await?),
+        false => None,
+    };
     let admin_listener = bind("admin_addr", settings.admin_addr).await?;
-    let url = url_of(listener.local_addr()?);
+    let url = listener.as_ref().map(TcpListener::local_addr).transpose()?.map(url_of);
     let admin_url = url_of(admin_listener.local_addr()?);
-
-    let (clock, entropy) = chance();
-    let stack = Stack::open(settings, Arc::clone(&clock), Arc::clone(&entropy)).await?;
     let health = Health::new();
+
+    // Probes are answered from the first moment to the last, whatever is waited for between them.
+    let admin_shutdown = Shutdown::new(ADMIN_GRACE);
+    let admin_front = Front::new(admin::router(health.clone(), guard.registry()));
+    let admin = http::serve(admin_listener, admin_front, settings.http.clone(), admin_shutdown.clone());
+    let places = Places {
+        roles: &roles,
+        url: url.as_deref(),
+        admin_url: &admin_url,
+        spans: guard.endpoint(),
+        ready_file,
+    };
+    let life = async {
+        let ended = live(settings, services, guard.meter(), &health, &shutdown, listener, &places).await;
+        admin_shutdown.request();
+        ended
+    };
+    let (ended, ()) = tokio::join!(life, admin);
+    ended
+}
+
+/// Everything between the admin server's first answer and its last: the adapters are made, what was provisioned is waited
+/// for, the services run, and all of it ends in the opposite order.
+async fn live(
+    settings: &Settings,
+    services: Vec<(Role, Telemetry)>,
+    meter: Meter,
+    health: &Health,
+    shutdown: &Shutdown,
+    listener: Option<TcpListener>,
+    places: &Places<'_>,
+) -> anyhow::Result<End> {
+    let (clock, entropy) = chance();
+    let part = health.part("installation");
+    let front =
+        Front::new(tidings_api::waiting_router(health.clone(), Arc::clone(&clock), Arc::clone(&entropy)));
+    let mut running = Running::new();
+    if let Some(listener) = listener {
+        let (front, bounds, shutdown) = (front.clone(), settings.http.clone(), shutdown.clone());
+        running.spawn(async move {
+            http::serve(listener, front, bounds, shutdown).await;
+            ("the http server", Ok(()))
+        });
+    }
+    places.write(false)?;
+
+    let parts = Parts { settings, meter, clock: Arc::clone(&clock), entropy: Arc::clone(&entropy) };
+    let stack = Stack::open(parts, places.roles).await?;
     for needed in &stack.needed {
         health.needs(Arc::clone(needed));
     }
     for dependency in &stack.dependencies {
         health.depends_on(Arc::clone(dependency));
     }
-    let root = Root {
-        settings,
-        stack: &stack,
-        clock,
-        entropy,
-        health: health.clone(),
-        secret: secret(settings, &stack).await?,
-        public_url: settings.public_url.clone().unwrap_or_else(|| url.clone()),
-    };
-    let mut running = Running::new();
-    let routers: Vec<_> = services
-        .into_iter()
-        .filter_map(|(role, telemetry)| root.start(role, telemetry, &shutdown, &mut running))
-        .collect();
-    // There is one api, or none; then nothing is to listen at its address.
-    for (router, listener) in routers.into_iter().zip([listener]) {
-        let (bounds, shutdown) = (settings.http.clone(), shutdown.clone());
-        running.spawn(async move {
-            http::serve(listener, router, bounds, shutdown).await;
-            ("the http server", Ok(()))
-        });
-    }
-    // Probes are answered for as long as anything runs: this server stops last.
-    let admin_shutdown = Shutdown::new(ADMIN_GRACE);
-    let admin_router = admin::router(health.clone(), guard.registry());
-    let admin = http::serve(admin_listener, admin_router, settings.http.clone(), admin_shutdown.clone());
-
-    let life = async {
-        let announced = async {
-            if let Err(error) = announce(settings, &stack, &health, guard, ready_file, &url, &admin_url).await
-            {
-                tracing::error!(error = format!("{error:#}"), "it cannot be told that the server is up");
+    let waited = waiting::installation(settings.profile, &*stack.catalog, &*entropy, &part, shutdown).await;
+    let ended = match waited {
+        Err(error) => end(&mut running, shutdown, Some(error)).await,
+        Ok(None) => end(&mut running, shutdown, None).await,
+        Ok(Some(installation)) => {
+            let root = Root {
+                settings,
+                stack: &stack,
+                clock,
+                entropy,
+                health: health.clone(),
+                secret: settings.secret.clone().unwrap_or(installation.secret),
+                public_url: public_url(settings, places),
+            };
+            for (role, telemetry) in services {
+                if let Some(router) = root.start(role, telemetry, shutdown, &mut running) {
+                    front.open(router);
+                }
             }
-            std::future::pending::<()>().await;
-        };
-        let failed = tokio::select! {
-            biased;
-            failed = first_end(&mut running, &shutdown) => failed,
-            () = announced => None,
-        };
-        shutdown.request();
-        let rest = tokio::time::timeout(shutdown.grace(), drain(&mut running)).await;
-        running.shutdown().await;
-        admin_shutdown.request();
-        match (failed, rest) {
-            (Some(error), _) | (None, Ok(Err(error))) => Err(error),
-            (None, Ok(Ok(()))) => Ok(End::Graceful),
-            (None, Err(_)) => {
-                tracing::warn!("the grace is over: what was still under way is cut off");
-                Ok(End::Cut)
-            }
+            let failed = run_on(settings, &stack, health, &mut running, shutdown, places).await;
+            end(&mut running, shutdown, failed).await
         }
     };
-    let (ended, ()) = tokio::join!(life, admin);
     stack.close().await;
     ended
 }
 
-/// Says that the server is up once it is ready: to people, to the log, and to whoever named a file.
-async fn announce(
+/// Until the process is to end; the error of what ended by itself.
+async fn run_on(
     settings: &Settings,
     stack: &Stack,
     health: &Health,
-    guard: &telemetry::Guard,
-    ready_file: Option<&Path>,
-    url: &str,
-    admin_url: &str,
-) -> anyhow::Result<()> {
-    let ready = tokio::time::timeout(READY, async {
-        while !health.report().ready {
-            tokio::time::sleep(READY_LOOK).await;
+    running: &mut Running,
+    shutdown: &Shutdown,
+    places: &Places<'_>,
+) -> Option<anyhow::Error> {
+    let announced = async {
+        if let Err(error) = announce::announce(settings, stack, health, places).await {
+            tracing::error!(error = format!("{error:#}"), "it cannot be told that the server is up");
         }
-    });
-    let ready = ready.await.is_ok();
-    if let Auth::Off { exposed: true } = settings.auth {
-        tracing::warn!(
-            address = %settings.http_addr,
-            "TIDINGS_AUTH=off away from loopback: whoever reaches this address may publish, subscribe and read everything"
-        );
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        failed = first_end(running, shutdown) => failed,
+        () = announced => None,
     }
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        profile = settings.profile.as_str(),
-        url,
-        admin_url,
-        spans = guard.endpoint().unwrap_or("nowhere"),
-        ready,
-        "up"
-    );
-    if let Some(path) = ready_file {
-        write_whole(
-            path,
-            &json!({ "url": url, "admin_url": admin_url, "pid": std::process::id(), "ready": ready }),
-        )?;
-    }
-    let (topics, counts) = (stack.catalog.topics().await?, stack.subscriptions.counts().await?);
-    let banner = Banner { settings, url, admin_url, topics: &topics, counts: &counts };
-    print(&banner.text()).map_err(|failure| anyhow!("{failure:?}"))
 }
 
-/// Writes a file that is never seen half-written.
-fn write_whole(path: &Path, value: &serde_json::Value) -> anyhow::Result<()> {
-    let unfinished = path.with_extension("unfinished");
-    std::fs::write(&unfinished, format!("{value:#}\n"))
-        .and_then(|()| std::fs::rename(&unfinished, path))
-        .with_context(|| format!("{} cannot be written", path.display()))
+/// Asks everything to stop and waits for it as long as the grace lasts.
+async fn end(
+    running: &mut Running,
+    shutdown: &Shutdown,
+    failed: Option<anyhow::Error>,
+) -> anyhow::Result<End> {
+    shutdown.request();
+    let rest = tokio::time::timeout(shutdown.grace(), drain(running)).await;
+    running.shutdown().await;
+    match (failed, rest) {
+        (Some(error), _) | (None, Ok(Err(error))) => Err(error),
+        (None, Ok(Ok(()))) => Ok(End::Graceful),
+        (None, Err(_)) => {
+            tracing::warn!("the grace is over: what was still under way is cut off");
+            Ok(End::Cut)
+        }
+    }
+}
+
+/// Where people reach the api. A mailer alone takes it for where the API listens by its settings.
+fn public_url(settings: &Settings, places: &Places<'_>) -> String {
+    if let Some(url) = settings.public_url.as_deref().or(places.url) {
+        return url.to_owned();
+    }
+    let url = url_of(settings.http_addr);
+    if places.roles.contains(&Role::Mailer) {
+        tracing::warn!(
+            url,
+            "TIDINGS_PUBLIC_URL is not set: links in mails lead to where the API would listen on this machine"
+        );
+    }
+    url
 }
 
 /// Waits until the process is to end; the error of a service that ended without being asked to. The wish to stop comes
@@ -314,16 +300,6 @@ fn outcome(ended: Ended) -> (&'static str, anyhow::Result<()>) {
     }
 }
 
-async fn secret(settings: &Settings, stack: &Stack) -> anyhow::Result<Secret> {
-    let installation = stack.catalog.installation().await?.context("run `tidings provision` first")?;
-    let (version, known) = (installation.version, INSTALLATION_VERSION);
-    anyhow::ensure!(
-        version <= known,
-        "the store was provisioned in version {version} and this program knows {known}: start the newer program"
-    );
-    Ok(settings.secret.clone().unwrap_or(installation.secret))
-}
-
 async fn bind(setting: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(addr).await.with_context(|| {
         format!(
@@ -340,10 +316,6 @@ fn url_of(addr: SocketAddr) -> String {
         ip if ip.is_unspecified() => format!("http://localhost:{port}"),
         ip => format!("http://{}", SocketAddr::new(ip, port)),
     }
-}
-
-fn chance() -> (Arc<dyn Clock>, Arc<dyn Entropy>) {
-    (Arc::new(SystemClock), Arc::new(SystemEntropy))
 }
 
 fn chain(error: anyhow::Error) -> Failure {

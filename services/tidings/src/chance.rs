@@ -1,5 +1,7 @@
 //! Time and chance of the real world.
 
+use std::sync::Arc;
+
 use tidings_domain::{
     ports::{Clock, Entropy},
     time::Timestamp,
@@ -24,4 +26,9 @@ impl Entropy for SystemEntropy {
     fn fill(&self, bytes: &mut [u8]) {
         getrandom::fill(bytes).expect("the system gives randomness once it has booted");
     }
+}
+
+/// Both, as everything takes them.
+pub(crate) fn chance() -> (Arc<dyn Clock>, Arc<dyn Entropy>) {
+    (Arc::new(SystemClock), Arc::new(SystemEntropy))
 }

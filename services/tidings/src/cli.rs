@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     app, demo,
     profile::Role,
-    settings::{self, Sources, faults::Faults, report},
+    settings::{self, Scope, Sources, faults::Faults, report},
 };
 
 mod client;
@@ -103,7 +103,7 @@ fn config(sources: &Sources, json: bool) -> Result<(), Failure> {
     let mut faults = Faults::default();
     let layers = settings::layers(sources, &mut faults);
     print(&if json { format!("{:#}\n", report::json(&layers)) } else { report::text(&layers) })?;
-    settings::check(layers, &[], faults).map(drop).map_err(Failure::usage)
+    settings::check(layers, Scope::Serve(&[]), faults).map(drop).map_err(Failure::usage)
 }
 
 fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

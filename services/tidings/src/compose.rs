@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use tidings_domain::{
-    ports::{Clock, Entropy},
+    ports::{Clock, Entropy, Mail},
     token::Secret,
 };
 use tidings_runtime::{health::Health, shutdown::Shutdown, telemetry::Telemetry};
@@ -66,7 +66,9 @@ impl Root<'_> {
                 });
             }
             Role::Mailer => {
-                let context = self.mailer(telemetry);
+                let mail =
+                    self.stack.mail.as_ref().expect("a process that runs the mailer has been given one");
+                let context = self.mailer(telemetry, Arc::clone(mail));
                 running.spawn(async move { ("the mailer", tidings_mailer::run(context, shutdown).await) });
             }
         }
@@ -131,7 +133,7 @@ impl Root<'_> {
         }
     }
 
-    fn mailer(&self, telemetry: Telemetry) -> tidings_mailer::Context {
+    fn mailer(&self, telemetry: Telemetry, mail: Arc<dyn Mail>) -> tidings_mailer::Context {
         let stack = self.stack;
         let settings = tidings_mailer::Settings {
             mail_from: self.settings.mail_from.clone(),
@@ -145,7 +147,7 @@ impl Root<'_> {
             deliveries: Arc::clone(&stack.deliveries),
             catalog: Arc::clone(&stack.catalog),
             dead_letters: Arc::clone(&stack.dead_letters),
-            mail: Arc::clone(&stack.mail),
+            mail,
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             health: self.health.clone(),

@@ -1,7 +1,11 @@
 //! The accept loop: sockets, and what a client may cost before its request reaches the router.
 #![expect(clippy::disallowed_types, reason = "sockets are made and owned here, and nowhere in a service")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -68,9 +72,32 @@ impl Settings {
     }
 }
 
-/// Serves `router` on `listener` until the wish to stop; then accepts nothing, lets every request under way finish and
+/// What answers at a socket: one router until there is another, then that one for good. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Front {
+    first: Router,
+    then: Arc<OnceLock<Router>>,
+}
+
+impl Front {
+    /// Answers with `first` until it is opened.
+    pub(crate) fn new(first: Router) -> Self {
+        Self { first, then: Arc::default() }
+    }
+
+    /// From now on `router` answers. Only the first call does something.
+    pub(crate) fn open(&self, router: Router) {
+        let _opened_before = self.then.set(router);
+    }
+
+    fn router(&self) -> Router {
+        self.then.get().unwrap_or(&self.first).clone()
+    }
+}
+
+/// Serves `front` on `listener` until the wish to stop; then accepts nothing, lets every request under way finish and
 /// returns. What is still under way shortly before the end of the grace is cut off, so that the rest can end in time.
-pub(crate) async fn serve(listener: TcpListener, router: Router, settings: Settings, shutdown: Shutdown) {
+pub(crate) async fn serve(listener: TcpListener, front: Front, settings: Settings, shutdown: Shutdown) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -79,8 +106,8 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, settings: Setti
             Some(ended) = connections.join_next() => log_panic(ended),
             accepted = listener.accept(), if connections.len() < settings.max_connections => match accepted {
                 Ok((stream, peer)) => {
-                    let (router, settings, shutdown) = (router.clone(), settings.clone(), shutdown.clone());
-                    connections.spawn(connection(stream, peer, router, settings, shutdown));
+                    let (front, settings, shutdown) = (front.clone(), settings.clone(), shutdown.clone());
+                    connections.spawn(connection(stream, peer, front, settings, shutdown));
                 }
                 Err(error) => {
                     // A connection that ended before it was accepted says nothing of the listener.
@@ -109,7 +136,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, settings: Setti
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
-    router: Router,
+    front: Front,
     settings: Settings,
     shutdown: Shutdown,
 ) {
@@ -118,7 +145,7 @@ async fn connection(
     }
     let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().oneshot(request.map(Body::new))
+        front.router().oneshot(request.map(Body::new))
     });
     let socket = TokioIo::new(Socket::new(stream, Duration::from_millis(settings.write_timeout_ms)));
     let mut builder = hyper::server::conn::http1::Builder::new();

@@ -8,6 +8,7 @@ mod cli;
 mod compose;
 mod demo;
 mod http;
+mod operate;
 mod profile;
 mod settings;
 mod signals;

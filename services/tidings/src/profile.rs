@@ -1,9 +1,9 @@
 //! The profiles: what plays each role of the topology, as one match.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
-use anyhow::Context as _;
 use clap::ValueEnum;
+use opentelemetry::metrics::Meter;
 use tidings_domain::ports::{
     Bus, Catalog, Changes, Clock, DeadLetters, Deliveries, Dependency, Entropy, Items, Limits, Mail, Mailbox,
     Subscriptions, Topology,
@@ -11,29 +11,42 @@ use tidings_domain::ports::{
 
 use crate::settings::Settings;
 
+#[cfg(feature = "embedded")]
+mod embedded;
+#[cfg(feature = "selfhosted")]
+pub(crate) mod selfhosted;
+
 /// Which adapters play the roles of the topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Profile {
     /// Everything in this process, on one SQLite file.
     Embedded,
+    /// RabbitMQ, Postgres and Redis; any number of processes.
+    Selfhosted,
 }
 
 impl Profile {
     /// Reads the setting; an error says what to do.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "embedded" => Ok(Self::Embedded),
-            "selfhosted" | "aws" => {
-                Err(format!("this build of tidings does not have the profile {text}: it has embedded"))
-            }
-            other => Err(format!("there is no profile {other:?}: this build has embedded")),
+        let (profile, is_built) = match text {
+            "embedded" => (Self::Embedded, cfg!(feature = "embedded")),
+            "selfhosted" => (Self::Selfhosted, cfg!(feature = "selfhosted")),
+            "aws" => return Err("this build of tidings does not have the profile aws".to_owned()),
+            other => return Err(format!("there is no profile {other:?}: write embedded or selfhosted")),
+        };
+        if !is_built {
+            return Err(format!(
+                "this build of tidings does not have the profile {text}: build it with the cargo feature {text}"
+            ));
         }
+        Ok(profile)
     }
 
     /// The word that settings and people use.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Embedded => "embedded",
+            Self::Selfhosted => "selfhosted",
         }
     }
 
@@ -41,6 +54,7 @@ impl Profile {
     pub(crate) fn messaging_system(self) -> &'static str {
         match self {
             Self::Embedded => "sqlite",
+            Self::Selfhosted => "rabbitmq",
         }
     }
 }
@@ -114,74 +128,48 @@ pub(crate) struct Stack {
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
     /// Rates, fingerprints, what was just accepted.
     pub(crate) limits: Arc<dyn Limits>,
-    /// Sending.
-    pub(crate) mail: Arc<dyn Mail>,
+    /// Sending; none in a process that mails nobody.
+    pub(crate) mail: Option<Arc<dyn Mail>>,
     /// The built-in mail catcher's reading side, where mail goes there.
     pub(crate) mailbox: Option<Arc<dyn Mailbox>>,
     /// Without which nothing works: they decide readiness.
     pub(crate) needed: Vec<Arc<dyn Dependency>>,
     /// What readiness shows beside these; who needs one says so.
     pub(crate) dependencies: Vec<Arc<dyn Dependency>>,
-    store: Store,
+    closing: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// What is closed at the end.
-enum Store {
-    Embedded(tidings_sqlite::Store),
+/// What adapters are made from.
+pub(crate) struct Parts<'a> {
+    /// What is in force.
+    pub(crate) settings: &'a Settings,
+    /// What their metrics are made of.
+    pub(crate) meter: Meter,
+    /// The wall clock.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub(crate) entropy: Arc<dyn Entropy>,
 }
 
 impl Stack {
-    /// Opens what the profile says; `embedded` provisions itself here.
-    pub(crate) async fn open(
-        settings: &Settings,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
-    ) -> anyhow::Result<Self> {
-        match settings.profile {
-            Profile::Embedded => {
-                let options = tidings_sqlite::Options {
-                    directory: settings.data_dir.clone(),
-                    namespace: settings.namespace.clone(),
-                    clock,
-                    entropy,
-                };
-                let store = tidings_sqlite::Store::open(options).await.with_context(|| {
-                    format!("the data folder {} cannot be opened", settings.data_dir.display())
-                })?;
-                let mut dependencies: Vec<Arc<dyn Dependency>> = Vec::new();
-                let (mail, mailbox): (Arc<dyn Mail>, _) = match &settings.smtp {
-                    None => (store.mail(), Some(store.mailbox())),
-                    Some(smtp) => {
-                        let smtp = Arc::new(tidings_smtp::SmtpMail::new(smtp.clone())?);
-                        dependencies.push(Arc::<tidings_smtp::SmtpMail>::clone(&smtp));
-                        (smtp, None)
-                    }
-                };
-                Ok(Self {
-                    bus: store.bus(),
-                    topology: store.topology(),
-                    items: store.items(),
-                    changes: store.changes(),
-                    catalog: store.catalog(),
-                    subscriptions: store.subscriptions(),
-                    deliveries: store.deliveries(),
-                    dead_letters: store.dead_letters(),
-                    limits: Arc::new(tidings_memory::limits::InProcessLimits::default()),
-                    mail,
-                    mailbox,
-                    // It is the bus and every record.
-                    needed: vec![store.dependency()],
-                    dependencies,
-                    store: Store::Embedded(store),
-                })
+    /// Makes what the profile says, for a process that runs `roles`. `embedded` opens its file and provisions itself here;
+    /// elsewhere nothing is asked for yet, so that a server which is down stops nobody.
+    pub(crate) async fn open(parts: Parts<'_>, roles: &[Role]) -> anyhow::Result<Self> {
+        match parts.settings.profile {
+            #[cfg(feature = "embedded")]
+            Profile::Embedded => embedded::open(parts).await,
+            #[cfg(feature = "selfhosted")]
+            Profile::Selfhosted => selfhosted::open(parts, roles),
+            #[allow(unreachable_patterns, reason = "reached where a profile is not built in")]
+            profile => {
+                let _ = roles;
+                anyhow::bail!("this build of tidings does not have the profile {}", profile.as_str())
             }
         }
     }
 
     /// Writes what is still to be written and lets go.
     pub(crate) async fn close(self) {
-        match self.store {
-            Store::Embedded(store) => store.close().await,
-        }
+        self.closing.await;
     }
 }

@@ -26,8 +26,10 @@ pub(crate) mod faults;
 pub(crate) mod layers;
 pub(crate) mod report;
 pub(crate) mod secret;
+pub(crate) mod selfhosted;
 
-pub(crate) use check::check;
+pub(crate) use check::{Scope, check};
+pub(crate) use selfhosted::Selfhosted;
 
 /// Every setting with its default, with comments for people.
 const DEFAULTS: &str = include_str!("settings/defaults.toml");
@@ -36,7 +38,8 @@ const DEFAULTS: &str = include_str!("settings/defaults.toml");
 const FILE: &str = "tidings.toml";
 
 /// Settings that are secrets: never shown, not even in a fault.
-const SECRETS: [&str; 3] = ["admin_key", "secret", "smtp_url"];
+const SECRETS: [&str; 7] =
+    ["admin_key", "secret", "smtp_url", "database_url", "amqp_url", "rabbitmq_management_url", "redis_url"];
 
 /// What a service's own settings hold and a setting of the whole decides.
 const DECIDED_ELSEWHERE: [&str; 7] = [
@@ -70,10 +73,28 @@ struct Shape {
     smtp_url_file: Option<String>,
     smtp_max_connections: usize,
     smtp_ca_file: Option<String>,
+    database_url: Option<SecretText>,
+    database_url_file: Option<String>,
+    database_ca_file: Option<String>,
+    database_max_connections: u32,
+    database_statement_timeout_ms: u64,
+    amqp_url: Option<SecretText>,
+    amqp_url_file: Option<String>,
+    amqp_ca_file: Option<String>,
+    amqp_confirm_timeout_ms: u64,
+    amqp_unconfirmed: usize,
+    rabbitmq_management_url: Option<SecretText>,
+    rabbitmq_management_url_file: Option<String>,
+    topology: String,
+    redis_url: Option<SecretText>,
+    redis_url_file: Option<String>,
+    redis_ca_file: Option<String>,
+    redis_timeout_ms: u64,
     grace_s: u64,
     log: String,
     log_format: String,
     http: http::Settings,
+    stream: selfhosted::Stream,
     api: tidings_api::Settings,
     subscriber: tidings_subscriber::Settings,
     cdc_watcher: tidings_cdc_watcher::Settings,
@@ -100,10 +121,28 @@ impl Default for Shape {
             smtp_url_file: None,
             smtp_max_connections: SmtpSettings::DEFAULT_MAX_CONNECTIONS,
             smtp_ca_file: None,
+            database_url: None,
+            database_url_file: None,
+            database_ca_file: None,
+            database_max_connections: 10,
+            database_statement_timeout_ms: 10_000,
+            amqp_url: None,
+            amqp_url_file: None,
+            amqp_ca_file: None,
+            amqp_confirm_timeout_ms: 8000,
+            amqp_unconfirmed: 256,
+            rabbitmq_management_url: None,
+            rabbitmq_management_url_file: None,
+            topology: "declare".to_owned(),
+            redis_url: None,
+            redis_url_file: None,
+            redis_ca_file: None,
+            redis_timeout_ms: 250,
             grace_s: tidings_runtime::shutdown::DEFAULT_GRACE.as_secs(),
             log: "info".to_owned(),
             log_format: "auto".to_owned(),
             http: http::Settings::default(),
+            stream: selfhosted::Stream::default(),
             api: tidings_api::Settings::default(),
             subscriber: tidings_subscriber::Settings::default(),
             cdc_watcher: tidings_cdc_watcher::Settings::default(),
@@ -162,6 +201,8 @@ pub(crate) struct Settings {
     pub(crate) mail_from: EmailAddress,
     /// The mail server; none: the built-in mail catcher.
     pub(crate) smtp: Option<SmtpSettings>,
+    /// The servers of that profile; none on another.
+    pub(crate) selfhosted: Option<Selfhosted>,
     /// How long stopping may take.
     pub(crate) grace: Duration,
     /// What is logged, as `tracing_subscriber::EnvFilter` reads it.

@@ -8,7 +8,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use opentelemetry::{global::BoxedTracer, metrics::MeterProvider as _, trace::TracerProvider as _};
+use opentelemetry::{
+    global::BoxedTracer,
+    metrics::{Meter, MeterProvider as _},
+    trace::TracerProvider as _,
+};
 use opentelemetry_otlp::{Protocol, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
@@ -102,6 +106,11 @@ impl Guard {
         let tracer = provider.tracer("tidings");
         self.tracers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name, provider);
         Ok(named(Telemetry::new(BoxedTracer::new(Box::new(tracer)), meter)))
+    }
+
+    /// What the metrics of everything that is no service are made of.
+    pub(crate) fn meter(&self) -> Meter {
+        self.meters.meter("tidings")
     }
 
     /// What `/metrics` shows.

@@ -10,7 +10,10 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use super::output::{Failure, one_line, print, table};
-use crate::settings::{self, Sources, faults::Faults};
+use crate::{
+    profile::Role,
+    settings::{self, Scope, Sources, faults::Faults},
+};
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -18,6 +21,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Ask a running server on this machine whether it is ready.
 #[derive(Debug, Args)]
 pub(crate) struct Health {
+    /// Which services it runs, as `tidings up` was told: they decide where its admin address is by default.
+    services: Vec<Role>,
     /// Its admin address [default: that of the settings].
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
@@ -33,7 +38,9 @@ impl Health {
             None => {
                 let mut faults = Faults::default();
                 let layers = settings::layers(sources, &mut faults);
-                settings::check(layers, &[], faults).map_err(Failure::usage)?.admin_addr
+                settings::check(layers, Scope::Operate(&self.services), faults)
+                    .map_err(Failure::usage)?
+                    .admin_addr
             }
         };
         // A server that listens everywhere listens here.

@@ -36,7 +36,7 @@ async fn server(settings: Settings) -> Server {
                 "finished"
             }),
         );
-    let serving = tokio::spawn(serve(listener, router, settings, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Front::new(router), settings, shutdown.clone()));
     Server { addr, shutdown, serving, begun }
 }
 

@@ -10,9 +10,20 @@ const MOST: u64 = 1_000_000;
 
 /// What is out of its bounds, by the setting's key.
 pub(super) fn faults(shape: &Shape) -> Vec<(&'static str, String)> {
-    let Shape { api, subscriber, cdc_watcher, mailer, .. } = shape;
+    let Shape { api, subscriber, cdc_watcher, mailer, stream, .. } = shape;
     let count = |count: usize| count as u64;
     let all: Vec<(&str, u64, RangeInclusive<u64>)> = vec![
+        ("database_max_connections", shape.database_max_connections.into(), 2..=1000),
+        ("database_statement_timeout_ms", shape.database_statement_timeout_ms, 100..=DAY_MS),
+        ("amqp_confirm_timeout_ms", shape.amqp_confirm_timeout_ms, 100..=DAY_MS),
+        ("amqp_unconfirmed", count(shape.amqp_unconfirmed), 1..=65_535),
+        ("redis_timeout_ms", shape.redis_timeout_ms, 1..=60_000),
+        ("stream.status_interval_ms", stream.status_interval_ms, 10..=60_000),
+        ("stream.heartbeat_interval_ms", stream.heartbeat_interval_ms, 100..=DAY_MS),
+        ("stream.silence_limit_ms", stream.silence_limit_ms, 300..=DAY_MS),
+        ("stream.stall_limit_ms", stream.stall_limit_ms, 1000..=DAY_MS),
+        ("stream.standby_poll_ms", stream.standby_poll_ms, 10..=DAY_MS),
+        ("stream.read_ahead", count(stream.read_ahead), 1..=MOST),
         ("api.publish_timeout_ms", api.publish_timeout_ms, 10..=DAY_MS),
         ("api.body_timeout_ms", api.body_timeout_ms, 10..=DAY_MS),
         ("api.request_timeout_ms", api.request_timeout_ms, 10..=DAY_MS),

@@ -14,13 +14,36 @@ use super::{
     Auth, LogFormat, SECRETS, Settings, Shape, bounds,
     faults::Faults,
     layers::{self, Layered, Layers},
+    selfhosted,
 };
 use crate::profile::{Profile, Role};
 
-/// Checks all layers for a process that runs `roles`, all of them where it is empty.
-pub(crate) fn check(mut layers: Layers, roles: &[Role], mut faults: Faults) -> Result<Settings, Faults> {
+/// What settings are read for, which decides what has to be set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Scope<'a> {
+    /// A process that runs these services, all of them where none is named.
+    Serve(&'a [Role]),
+    /// A command that works on what such processes use; it serves nobody and mails nobody.
+    Operate(&'a [Role]),
+}
+
+impl Scope<'_> {
+    fn roles(&self) -> &[Role] {
+        match self {
+            Self::Serve(roles) | Self::Operate(roles) => roles,
+        }
+    }
+
+    /// Whether the process runs this service.
+    fn runs(&self, role: Role) -> bool {
+        matches!(self, Self::Serve(roles) if roles.is_empty() || roles.contains(&role))
+    }
+}
+
+/// Checks all layers.
+pub(crate) fn check(mut layers: Layers, scope: Scope<'_>, mut faults: Faults) -> Result<Settings, Faults> {
     let shape = read_shape(&mut layers, &mut faults);
-    let checked = check_shape(&shape, &layers, roles, &mut faults);
+    let checked = check_shape(&shape, &layers, scope, &mut faults);
     match checked {
         Some(settings) => faults.unless_any(settings),
         None => Err(faults),
@@ -60,11 +83,13 @@ fn read_shape(layers: &mut Layers, faults: &mut Faults) -> Shape {
     serde_json::from_value(tree).unwrap_or_default()
 }
 
-fn check_shape(shape: &Shape, layers: &Layers, roles: &[Role], faults: &mut Faults) -> Option<Settings> {
+fn check_shape(shape: &Shape, layers: &Layers, scope: Scope<'_>, faults: &mut Faults) -> Option<Settings> {
     let mut fault = |key: &str, message: String| faults.add(layers.subject(key), message);
 
+    let (roles, runs_api) = (scope.roles(), scope.runs(Role::Api));
     let profile = Profile::parse(&shape.profile).map_err(|mend| fault("profile", mend)).ok();
     if profile == Some(Profile::Embedded)
+        && matches!(scope, Scope::Serve(_))
         && !roles.is_empty()
         && !Role::ALL.iter().all(|role| roles.contains(role))
     {
@@ -84,6 +109,7 @@ fn check_shape(shape: &Shape, layers: &Layers, roles: &[Role], faults: &mut Faul
     if let (Some(http), Some(admin)) = (http_addr, admin_addr)
         && http == admin
         && http.port() != 0
+        && runs_api
     {
         fault("admin_addr", format!("{admin} is where the API listens already"));
     }
@@ -100,6 +126,18 @@ fn check_shape(shape: &Shape, layers: &Layers, roles: &[Role], faults: &mut Faul
         .public_url
         .as_deref()
         .and_then(|text| public_url(text).map_err(|mend| fault("public_url", mend)).ok());
+    // Whoever mails and does not serve has to know where links lead.
+    if scope.runs(Role::Mailer)
+        && !runs_api
+        && shape.public_url.is_none()
+        && http_addr.is_some_and(|addr| addr.port() == 0)
+    {
+        fault(
+            "public_url",
+            "a mailer by itself cannot know on which free port the API listens: name the address of the API, for links in mails"
+                .to_owned(),
+        );
+    }
     for host in &shape.allowed_hosts {
         if host.is_empty() || host.contains(['/', ' ', '@']) {
             fault(
@@ -111,6 +149,13 @@ fn check_shape(shape: &Shape, layers: &Layers, roles: &[Role], faults: &mut Faul
     let mail_from =
         EmailAddress::parse(&shape.mail_from).map_err(|error| fault("mail_from", error.to_string())).ok();
     let smtp = smtp(shape, &mut fault);
+    let selfhosted = (profile == Some(Profile::Selfhosted)).then(|| {
+        if shape.smtp_url.is_none() && matches!(scope, Scope::Serve(_)) {
+            let shape = "smtp://user:password@host:587 or smtp://localhost:25";
+            fault("smtp_url", format!("the profile selfhosted needs it: write {shape}"));
+        }
+        selfhosted::read(shape, &mut fault)
+    });
     let secret = shape.secret.as_ref().and_then(|text| {
         let secret = secret_bytes(text.expose());
         if secret.is_none() {
@@ -128,7 +173,7 @@ fn check_shape(shape: &Shape, layers: &Layers, roles: &[Role], faults: &mut Faul
                 .to_owned(),
         );
     }
-    let auth = auth(shape, http_addr, &mut fault);
+    let auth = auth(shape, http_addr, runs_api, &mut fault);
     if !(1..=3600).contains(&shape.grace_s) {
         fault("grace_s", format!("{} is not between 1 and 3600 seconds", shape.grace_s));
     }
@@ -166,6 +211,10 @@ fn check_shape(shape: &Shape, layers: &Layers, roles: &[Role], faults: &mut Faul
         secret,
         mail_from: mail_from?,
         smtp,
+        selfhosted: match selfhosted {
+            None => None,
+            Some(read) => Some(read?),
+        },
         grace: Duration::from_secs(shape.grace_s),
         log: shape.log.clone(),
         log_format,
@@ -177,8 +226,14 @@ fn check_shape(shape: &Shape, layers: &Layers, roles: &[Role], faults: &mut Faul
     })
 }
 
-/// Unset, the API is open on loopback and closed elsewhere. Open elsewhere has to be asked for by name.
-fn auth(shape: &Shape, http_addr: Option<SocketAddr>, fault: &mut impl FnMut(&str, String)) -> Auth {
+/// Unset, the API is open on loopback and closed elsewhere. Open elsewhere has to be asked for by name. A process without
+/// the API needs no key.
+fn auth(
+    shape: &Shape,
+    http_addr: Option<SocketAddr>,
+    runs_api: bool,
+    fault: &mut impl FnMut(&str, String),
+) -> Auth {
     let exposed = http_addr.is_some_and(|addr| !addr.ip().is_loopback());
     let required = match shape.auth.as_deref() {
         None => exposed,
@@ -192,7 +247,7 @@ fn auth(shape: &Shape, http_addr: Option<SocketAddr>, fault: &mut impl FnMut(&st
     if !required {
         return Auth::Off { exposed };
     }
-    if shape.admin_key.is_none() {
+    if shape.admin_key.is_none() && runs_api {
         let why =
             if shape.auth.is_some() { "keys are required" } else { "away from loopback keys are required" };
         fault(

@@ -14,7 +14,18 @@ const PREFIX: &str = "TIDINGS_";
 const CLIENT_VARIABLES: [&str; 2] = ["TIDINGS_URL", "TIDINGS_KEY"];
 
 /// Settings whose variable has a name that people know already.
-const KNOWN_NAMES: [(&str, &str); 2] = [("smtp_url", "SMTP_URL"), ("smtp_url_file", "SMTP_URL_FILE")];
+const KNOWN_NAMES: [(&str, &str); 10] = [
+    ("smtp_url", "SMTP_URL"),
+    ("smtp_url_file", "SMTP_URL_FILE"),
+    ("database_url", "DATABASE_URL"),
+    ("database_url_file", "DATABASE_URL_FILE"),
+    ("amqp_url", "AMQP_URL"),
+    ("amqp_url_file", "AMQP_URL_FILE"),
+    ("rabbitmq_management_url", "RABBITMQ_MANAGEMENT_URL"),
+    ("rabbitmq_management_url_file", "RABBITMQ_MANAGEMENT_URL_FILE"),
+    ("redis_url", "REDIS_URL"),
+    ("redis_url_file", "REDIS_URL_FILE"),
+];
 
 /// Where a value came from. Later ones win.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

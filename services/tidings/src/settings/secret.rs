@@ -29,7 +29,8 @@ impl Serialize for SecretText {
     }
 }
 
-/// `url` with its password masked, and with everything masked that cannot be read as a URL.
+/// `url` with its passwords masked, in front of the host and in the query, and with everything masked that cannot be
+/// read as a URL.
 pub(crate) fn mask_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return MASK.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -37,10 +38,31 @@ pub(crate) fn mask_url(url: &str) -> String {
     // A password may hold an `@` that should have been escaped: the last one is the end of it.
     let Some((user, host)) = authority.rsplit_once('@') else {
         // A password with an unescaped slash lies in the tail.
-        return if tail.contains('@') { format!("{scheme}://{MASK}") } else { url.to_owned() };
+        return if tail.contains('@') {
+            format!("{scheme}://{MASK}")
+        } else {
+            format!("{scheme}://{authority}{}", mask_query(tail))
+        };
     };
     let user = user.split_once(':').map_or(user.to_owned(), |(name, _)| format!("{name}:{MASK}"));
-    format!("{scheme}://{user}@{host}{tail}")
+    format!("{scheme}://{user}@{host}{}", mask_query(tail))
+}
+
+/// Path and query with the value masked of whatever is named like a secret.
+fn mask_query(tail: &str) -> String {
+    let Some((path, query)) = tail.split_once('?') else { return tail.to_owned() };
+    let is_secret = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        ["pass", "pwd", "secret", "token", "key"].iter().any(|part| name.contains(part))
+    };
+    let pairs: Vec<String> = query
+        .split('&')
+        .map(|pair| match pair.split_once('=') {
+            Some((name, _)) if is_secret(name) => format!("{name}={MASK}"),
+            _ => pair.to_owned(),
+        })
+        .collect();
+    format!("{path}?{}", pairs.join("&"))
 }
 
 #[cfg(test)]
@@ -61,5 +83,10 @@ mod tests {
         assert_eq!(mask_url("smtp://u:p@ss@h"), format!("smtp://u:{MASK}@h"));
         assert!(!mask_url("smtp://u:p/ss@h").contains("ss"));
         assert_eq!(mask_url("u:p@h"), MASK);
+        assert_eq!(mask_url("redis://:p@h:6379/0"), format!("redis://:{MASK}@h:6379/0"));
+        assert_eq!(
+            mask_url("postgres://h/d?user=u&Password=p&sslmode=require"),
+            format!("postgres://h/d?user=u&Password={MASK}&sslmode=require")
+        );
     }
 }

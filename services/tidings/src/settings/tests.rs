@@ -1,5 +1,7 @@
 //! The settings are read, laid over one another and checked; faults are told together.
 
+mod selfhosted;
+
 use super::*;
 use crate::profile::Role;
 
@@ -18,7 +20,7 @@ fn read_for(variables: &[(&str, &str)], roles: &[Role]) -> Result<Settings, Faul
     let sources = sources(variables);
     let mut faults = Faults::default();
     let layers = layers(&sources, &mut faults);
-    let settings = check(layers, roles, faults);
+    let settings = check(layers, Scope::Serve(roles), faults);
     std::fs::remove_file(sources.file.unwrap()).unwrap();
     settings
 }
@@ -78,7 +80,7 @@ fn away_from_loopback_keys_are_required_unless_refused_by_name() {
 #[test]
 fn all_faults_come_together_and_no_secret_with_them() {
     let text = faults(&[
-        ("TIDINGS_PROFILE", "selfhosted"),
+        ("TIDINGS_PROFILE", "aws"),
         ("TIDINGS_HTTP_ADDR", "here"),
         ("TIDINGS_NAMESPACE", "Tidings"),
         ("TIDINGS_SECRET", "hunter2hunter2"),
@@ -88,7 +90,7 @@ fn all_faults_come_together_and_no_secret_with_them() {
     ]);
     for part in [
         "7 faults",
-        "TIDINGS_PROFILE: this build of tidings does not have the profile selfhosted",
+        "TIDINGS_PROFILE: this build of tidings does not have the profile aws",
         "TIDINGS_HTTP_ADDR: \"here\" is no IP address",
         "TIDINGS_NAMESPACE:",
         "TIDINGS_SECRET: this is 32 bytes",

@@ -15,6 +15,7 @@ async fn all_faults_of_the_settings_are_told_together_before_anything_is_made() 
         ("TIDINGS_SECRET", "hunter2"),
         ("TIDINGS_DATA_DRI", "x"),
         ("SMTP_URL", "carrier-pigeon:hunter2"),
+        ("AMQP_URL", "carrier-pigeon://user:hunter2@host"),
     ];
     let output = run(folder.path(), &settings, &["up", "api"]).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -22,7 +23,8 @@ async fn all_faults_of_the_settings_are_told_together_before_anything_is_made() 
     for part in [
         "grace_s (tidings.toml): invalid type",
         "http_adress (tidings.toml): there is no such setting; the nearest is http_addr",
-        "TIDINGS_PROFILE: this build of tidings does not have the profile selfhosted",
+        "DATABASE_URL: the profile selfhosted needs it",
+        "AMQP_URL: it does not begin with amqp:// or amqps://",
         "TIDINGS_AUTH: keys are required and there is none",
         "TIDINGS_ADMIN_KEY",
         "TIDINGS_AUTH=off",
