@@ -5,8 +5,22 @@
 //!
 //! A file is named after the port that it implements.
 
+mod bus;
+mod consumer;
+mod dependency;
+mod dial;
+mod failure;
+mod link;
+mod management;
+mod message;
+mod metrics;
+mod names;
 mod options;
+mod publisher;
 mod rabbitmq;
+mod standing;
+mod topology;
+mod window;
 
 pub use options::Options;
 pub use rabbitmq::RabbitMq;

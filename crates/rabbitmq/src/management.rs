@@ -1,0 +1,147 @@
+//! The broker's management API: only to see bindings, which AMQP cannot.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use tidings_domain::{Error, Result};
+use url::Url;
+
+/// One request.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A queue that is bound to an exchange.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Binding {
+    pub(crate) exchange: String,
+    pub(crate) queue: String,
+}
+
+/// As the API has it.
+#[derive(Deserialize)]
+struct Bound {
+    source: String,
+}
+
+/// A client of it.
+pub(crate) struct Management {
+    client: reqwest::Client,
+    base: Url,
+    user: String,
+    password: Option<String>,
+    vhost: String,
+    /// Whether it was found away, which is said once.
+    away: AtomicBool,
+}
+
+impl Management {
+    pub(crate) fn new(url: &str, ca_file: Option<&Path>, vhost: &str) -> Result<Self> {
+        let bad = |what: &str| Error::misconfigured(format!("read the management URL: {what}"));
+        let mut base = Url::parse(url).map_err(|error| bad(&error.to_string()))?;
+        if base.cannot_be_a_base() || !matches!(base.scheme(), "http" | "https") {
+            return Err(bad("it begins with http:// or https://"));
+        }
+        let decoded = |text: &str| {
+            let decoded = percent_decoded(text);
+            decoded.ok_or_else(|| bad("its user or password is not UTF-8"))
+        };
+        let user = decoded(base.username())?;
+        let password = base.password().map(decoded).transpose()?;
+        let _ = base.set_username("");
+        let _ = base.set_password(None);
+        let mut builder = reqwest::Client::builder().timeout(TIMEOUT).no_proxy();
+        if let Some(file) = ca_file {
+            let read = |error: Box<dyn std::error::Error + Send + Sync>| {
+                let context = format!("read the certificates to trust, {}", file.display());
+                Error::misconfigured(context).with_source(error)
+            };
+            let pem = std::fs::read(file).map_err(|error| read(error.into()))?;
+            let certificates =
+                reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| read(error.into()))?;
+            builder = builder.tls_certs_only(certificates);
+        }
+        let client =
+            builder.build().map_err(|error| Error::misconfigured("set up HTTP").with_source(error))?;
+        Ok(Self { client, base, user, password, vhost: vhost.to_owned(), away: AtomicBool::new(false) })
+    }
+
+    /// The bindings of `queues`; none when the API does not answer.
+    pub(crate) async fn bindings(&self, queues: &[String]) -> Option<BTreeSet<Binding>> {
+        let mut bindings = BTreeSet::new();
+        for queue in queues {
+            match self.of_queue(queue).await {
+                Ok(bound) => bindings.extend(
+                    bound.into_iter().map(|bound| Binding { exchange: bound.source, queue: queue.clone() }),
+                ),
+                Err(error) => {
+                    if !self.away.swap(true, Ordering::Relaxed) {
+                        let error = error.without_url().to_string();
+                        tracing::warn!(
+                            error,
+                            "the broker's management API does not answer: bindings cannot be seen"
+                        );
+                    }
+                    return None;
+                }
+            }
+        }
+        if self.away.swap(false, Ordering::Relaxed) {
+            tracing::info!("the broker's management API answers again");
+        }
+        Some(bindings)
+    }
+
+    /// Whether it did not answer when it was last asked.
+    pub(crate) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    async fn of_queue(&self, queue: &str) -> reqwest::Result<Vec<Bound>> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["api", "queues", &self.vhost, queue, "bindings"]);
+        }
+        let request = self.client.get(url).basic_auth(&self.user, self.password.as_ref());
+        let body = request.send().await?.error_for_status()?.bytes().await?;
+        // What is no list of bindings holds none of ours.
+        Ok(serde_json::from_slice(&body).unwrap_or_default())
+    }
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = [rest.next()?, rest.next()?];
+        bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_with_signs_is_read() {
+        let management = Management::new("http://a%40b:p%2Fw@localhost:15672/rabbit/", None, "/").unwrap();
+        assert_eq!((management.user.as_str(), management.password.as_deref()), ("a@b", Some("p/w")));
+        assert_eq!(management.base.as_str(), "http://localhost:15672/rabbit/");
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_read_is_not_quoted() {
+        for url in ["hush", "ftp://user:hush@host", "http://user:hush@host:hush"] {
+            let error = Management::new(url, None, "/").err().unwrap();
+            assert!(!error.chain().contains("hush"), "{}", error.chain());
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! One window of publishes on a channel of its own, and what becomes of each.
+
+use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc, task::Poll};
+
+use lapin::{
+    Channel, Confirmation, ExchangeKind, PublisherConfirm,
+    options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
+    types::{FieldTable, ShortString},
+};
+use tidings_domain::{Error, ErrorKind, Result};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::{
+    failure,
+    link::{CHANNEL_TIMEOUT, Live},
+    message::Outgoing,
+    names::short,
+    publisher::{Publisher, Request},
+};
+
+const PUBLISH: BasicPublishOptions = BasicPublishOptions { mandatory: true, immediate: false };
+
+type Sending<'a> = Pin<Box<dyn Future<Output = lapin::Result<PublisherConfirm>> + Send + 'a>>;
+
+/// What is known of one publish.
+enum Fate<'a> {
+    /// The library takes it; dropped, it may still be sent.
+    Sending(Sending<'a>),
+    /// Sent, or about to be.
+    Sent(PublisherConfirm),
+    Confirmed(Confirmation),
+    /// Never handed to the broker.
+    NotSent,
+    /// Its channel ended before the confirm.
+    Lost(lapin::Error),
+    /// Refused here.
+    Refused(Error),
+}
+
+/// A channel for windows to one exchange, one at a time.
+pub(crate) struct Window {
+    publisher: Arc<Publisher>,
+    exchange: String,
+    channel: Option<(u64, Channel)>,
+}
+
+impl Window {
+    pub(crate) fn new(publisher: Arc<Publisher>, exchange: String) -> Self {
+        Self { publisher, exchange, channel: None }
+    }
+
+    /// Publishes all of `requests` and answers each.
+    pub(crate) async fn send(&mut self, requests: Vec<Request>) {
+        let mut all = Vec::new();
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            answers.push((request.entries.len(), request.answer));
+            all.extend(request.entries);
+        }
+        if all.is_empty() {
+            return;
+        }
+        let deadline = Instant::now() + self.publisher.confirm_timeout;
+        let mut outcomes = match self.ready(deadline).await {
+            Ok((live, channel)) => self.publish(&live, &channel, all, deadline).await,
+            Err(error) => failure::each(&error, all.len()),
+        };
+        self.count(&outcomes);
+        for (count, answer) in answers {
+            let rest = outcomes.split_off(count);
+            // A caller who has gone needs no answer.
+            let _ = answer.send(std::mem::replace(&mut outcomes, rest));
+        }
+    }
+
+    fn count(&self, outcomes: &[Result<()>]) {
+        let metrics = &self.publisher.metrics;
+        metrics.confirmed(outcomes.iter().filter(|outcome| outcome.is_ok()).count());
+        for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+            metrics.failed(error.kind);
+        }
+    }
+
+    /// A channel that may name the exchange. An error says that nothing was sent.
+    async fn ready(&mut self, deadline: Instant) -> Result<(Arc<Live>, Channel)> {
+        let live = self.publisher.link.live(deadline).await?;
+        if let Some(reason) = live.blocked() {
+            self.channel = None;
+            return Err(Error::unavailable(format!("publish: the broker takes none now: {reason}")));
+        }
+        if !self.publisher.standing.knows(live.epoch, &self.exchange) {
+            self.look(&live).await?;
+            self.publisher.standing.add(live.epoch, &self.exchange);
+        }
+        if let Some((epoch, channel)) = &self.channel
+            && *epoch == live.epoch
+            && channel.status().connected()
+        {
+            return Ok((live, channel.clone()));
+        }
+        self.channel = None;
+        let channel = live.channel().await?;
+        match timeout(CHANNEL_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(failure::failed("ask for confirms", error)),
+            Err(_) => return Err(Error::unavailable("ask for confirms: the broker does not answer")),
+        }
+        self.channel = Some((live.epoch, channel.clone()));
+        Ok((live, channel))
+    }
+
+    /// Whether the exchange stands; on a channel of its own, which ends if it does not.
+    async fn look(&self, live: &Live) -> Result<()> {
+        let channel = live.channel().await?;
+        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let looking = channel.exchange_declare(
+            short(&self.exchange),
+            ExchangeKind::Fanout,
+            options,
+            FieldTable::default(),
+        );
+        match timeout(CHANNEL_TIMEOUT, looking).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if failure::is_not_found(&error) => Err(Error::not_found(format!(
+                "publish: the exchange {} does not stand: declare it",
+                self.exchange
+            ))),
+            Ok(Err(error)) => Err(failure::failed("look for an exchange", error)),
+            Err(_) => Err(Error::unavailable("look for an exchange: the broker does not answer")),
+        }
+    }
+
+    async fn publish(
+        &mut self,
+        live: &Live,
+        channel: &Channel,
+        entries: Vec<Outgoing>,
+        deadline: Instant,
+    ) -> Vec<Result<()>> {
+        let exchange = short(&self.exchange);
+        let frame_max = live.frame_max();
+        let unconfirmed = Unconfirmed::new(&self.publisher, entries.len());
+        // All are handed over before the first is waited for: one task, woken a few times.
+        let mut fates: Vec<Fate<'_>> =
+            entries.iter().map(|entry| hand_over(channel, &exchange, entry, frame_max)).collect();
+        let whole = timeout_at(deadline, settle(&mut fates)).await.is_ok();
+        drop(unconfirmed);
+        let lost = fates.iter().find_map(|fate| match fate {
+            Fate::Lost(error) => Some(error),
+            _ => None,
+        });
+        if !whole || lost.is_some() || !channel.status().connected() {
+            // Its channel is not fit for another window: a confirm may still come. The exchange may be missing: it is looked
+            // for before the next.
+            self.channel = None;
+            self.publisher.standing.forget(&self.exchange);
+            let why = lost.map_or_else(|| "no confirm in time".to_owned(), ToString::to_string);
+            tracing::warn!(exchange = self.exchange, why, "publishes are unconfirmed");
+        }
+        let ids: Vec<_> = entries.iter().map(Outgoing::id).collect();
+        judge(fates, &ids, whole, &self.exchange)
+    }
+}
+
+/// Gives a publish to the library. Polled once, its frames are in the library's queue, behind those of its predecessors.
+fn hand_over<'a>(
+    channel: &'a Channel,
+    exchange: &ShortString,
+    entry: &'a Outgoing,
+    frame_max: usize,
+) -> Fate<'a> {
+    if let Err(error) = entry.check(frame_max) {
+        return Fate::Refused(error);
+    }
+    let properties = entry.properties.clone();
+    let mut sending: Sending<'a> = Box::pin(channel.basic_publish(
+        exchange.clone(),
+        ShortString::default(),
+        PUBLISH,
+        &entry.body,
+        properties,
+    ));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match sending.as_mut().poll(&mut context) {
+        Poll::Pending => Fate::Sending(sending),
+        Poll::Ready(Ok(confirm)) => Fate::Sent(confirm),
+        // Refused by the library at once: nothing left the process.
+        Poll::Ready(Err(_)) => Fate::NotSent,
+    }
+}
+
+/// Waits for the confirms of all. Dropped, it leaves what is known so far.
+async fn settle(fates: &mut [Fate<'_>]) {
+    for fate in fates.iter_mut() {
+        if let Fate::Sending(sending) = fate {
+            *fate = sending.await.map_or_else(Fate::Lost, Fate::Sent);
+        }
+    }
+    for fate in fates {
+        if let Fate::Sent(confirm) = fate {
+            *fate = confirm.await.map_or_else(Fate::Lost, Fate::Confirmed);
+        }
+    }
+}
+
+/// What each comes to. `whole`: nothing of it is still under way.
+fn judge(fates: Vec<Fate<'_>>, ids: &[Option<&str>], whole: bool, exchange: &str) -> Vec<Result<()>> {
+    let mut returned = Returned::default();
+    let fates: Vec<_> = fates
+        .into_iter()
+        .map(|fate| match fate {
+            Fate::Confirmed(confirmation) => {
+                let taken = confirmation.is_ack();
+                if let Some(message) = confirmation.take_message() {
+                    returned.add(message.delivery.properties.message_id().as_ref());
+                }
+                Ok(taken)
+            }
+            Fate::NotSent => {
+                Err(Error::unavailable("publish: the connection to the broker is lost, nothing was sent"))
+            }
+            Fate::Refused(error) => Err(error),
+            Fate::Sending(_) | Fate::Sent(_) => {
+                Err(Error::unknown("publish: the broker did not confirm in time"))
+            }
+            Fate::Lost(error) => {
+                let context = "publish: the connection to the broker was lost before its confirm";
+                Err(Error::unknown(context).with_source(error))
+            }
+        })
+        .collect();
+    // A returned message may hang on any confirm of the window, also on one that is missing.
+    let is_missing = |fate: &Result<bool>| matches!(fate, Err(error) if error.kind == ErrorKind::Unknown);
+    let certain = whole && !fates.iter().any(is_missing);
+    // Those without an id cannot be told apart: all of them came back, or it is not known which.
+    let nameless = fates.iter().zip(ids).filter(|(fate, id)| fate.is_ok() && id.is_none()).count();
+    let outcome = |(fate, id): (Result<bool>, &Option<&str>)| {
+        let taken = fate?;
+        match *id {
+            Some(id) if returned.ids.contains(id) => Err(unbound(exchange)),
+            None if returned.nameless > 0 && returned.nameless == nameless => Err(unbound(exchange)),
+            None if returned.nameless > 0 => Err(Error::unknown(
+                "publish: the broker returned it or a neighbour, and it has no header id by which to tell",
+            )),
+            _ if !taken => Err(Error::unknown(
+                "publish: a queue refused it (one of another party that is full must not use reject-publish)",
+            )),
+            _ if certain => Ok(()),
+            _ => Err(Error::unknown(
+                "publish: the connection to the broker was lost before a neighbour's confirm",
+            )),
+        }
+    };
+    fates.into_iter().zip(ids).map(outcome).collect()
+}
+
+/// What the broker has given back.
+#[derive(Default)]
+struct Returned {
+    ids: BTreeSet<String>,
+    nameless: usize,
+}
+
+impl Returned {
+    fn add(&mut self, id: Option<&ShortString>) {
+        match id {
+            Some(id) => drop(self.ids.insert(id.as_str().to_owned())),
+            None => self.nameless += 1,
+        }
+    }
+}
+
+fn unbound(exchange: &str) -> Error {
+    Error::misconfigured(format!(
+        "publish: no queue is bound to the exchange {exchange}: declare the topology again"
+    ))
+}
+
+/// Counts what is under way, also when its task is dropped.
+struct Unconfirmed<'a> {
+    publisher: &'a Publisher,
+    count: i64,
+}
+
+impl<'a> Unconfirmed<'a> {
+    fn new(publisher: &'a Publisher, count: usize) -> Self {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        publisher.metrics.unconfirmed(count);
+        Self { publisher, count }
+    }
+}
+
+impl Drop for Unconfirmed<'_> {
+    fn drop(&mut self) {
+        self.publisher.metrics.unconfirmed(-self.count);
+    }
+}
