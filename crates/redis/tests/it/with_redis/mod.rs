@@ -1,0 +1,5 @@
+mod clocks;
+mod outages;
+mod remembering;
+mod sharing;
+mod tls;
