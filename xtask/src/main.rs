@@ -11,7 +11,8 @@ use anyhow::{Context as _, bail};
 const HELP: &str = "\
 cargo xtask test [--install] [ARGS...]  run every test; --install gets the programs that they need and the machine lacks
                                         (Debian's packages, as root); without it such tests are left out and named
-cargo xtask bench embedded [ARGS...]    measure the release binary beside floors of the same run
+cargo xtask bench embedded [ARGS...]    measure the release binary beside floors of the same run; `selfhosted` starts
+                                        four processes and private PostgreSQL, RabbitMQ and Redis; --quick is two minutes
 cargo xtask simulate [--seeds N] [...]  run the simulation: N seeds, or --seed S to replay one
 cargo xtask openapi                     write services/api/openapi.json anew
 cargo xtask help                        this page";

@@ -55,7 +55,14 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("tidings-servers", &["tidings-domain"]),
     (
         "tidings-bench",
-        &["tidings-domain", "tidings-postgres", "tidings-rabbitmq", "tidings-servers", "tidings-sqlite"],
+        &[
+            "tidings-domain",
+            "tidings-postgres",
+            "tidings-rabbitmq",
+            "tidings-servers",
+            "tidings-smtp",
+            "tidings-sqlite",
+        ],
     ),
     ("xtask", &[]),
 ];

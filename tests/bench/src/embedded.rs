@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -13,11 +13,11 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::{
+    figures::{micros, rate},
     floors,
-    latency::Latencies,
-    load::{self, Outcome},
+    load::{self, Outcome, UnderWay},
     server::Server,
-    sink::Sink,
+    sink::{Sink, wait_for},
 };
 
 const PATH: &str = "/v1/topics/messages/messages";
@@ -59,7 +59,7 @@ pub(crate) async fn run(program: &Path, options: &Options) -> anyhow::Result<()>
     let sink = Sink::start().await?;
     let smtp =
         [("SMTP_URL", format!("smtp://{}", sink.address)), ("TIDINGS_MAIL_FROM", "bench@example.com".into())];
-    let server = Server::start(program, folder.path(), &smtp).await?;
+    let server = Server::start(program, &[], folder.path(), &smtp).await?;
     println!("ready after exec                           {:>9.0} ms", server.ready.as_secs_f64() * 1e3);
     subscribe(&server).await?;
     idle(&server).await?;
@@ -68,12 +68,12 @@ pub(crate) async fn run(program: &Path, options: &Options) -> anyhow::Result<()>
     let (mailed, before) = (Arc::clone(&sink.taken), sink.taken.load(Ordering::Relaxed));
     sustain(&server, "SMTP sink", &mailed, before, options, sustained, rows).await?;
     accept(&server, &mailed, options.connections, phase).await?;
-    let (_, most) = server.memory()?;
+    let most = server.memory()?.most;
     println!("peak memory                                {most:>9.0} MiB");
     drop(server);
 
     let folder = tempfile::tempdir()?;
-    let server = Server::start(program, folder.path(), &[]).await?;
+    let server = Server::start(program, &[], folder.path(), &[]).await?;
     subscribe(&server).await?;
     let mailed = Arc::new(AtomicU64::new(0));
     let counter = tokio::spawn(count_caught(server.address.to_string(), Arc::clone(&mailed)));
@@ -96,46 +96,25 @@ async fn idle(server: &Server) -> anyhow::Result<()> {
     let (before, begun) = (server.cpu()?, Instant::now());
     tokio::time::sleep(Duration::from_secs(10)).await;
     let share = (server.cpu()? - before).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
-    let (resident, _) = server.memory()?;
+    let resident = server.memory()?.resident;
     println!("idle                                       {resident:>9.1} MiB, {share:.1} % of a core");
     Ok(())
 }
 
 async fn latency(server: &Server, sink: &Sink, rate: u32, phase: Duration) -> anyhow::Result<()> {
-    let due = Mutex::new(Vec::new());
     let cpu = server.cpu()?;
-    let mut outcome = load::open(server.address, PATH, rate, phase, |number, at| {
-        if let Ok(mut due) = due.lock() {
-            due.push((number, at));
-        }
-    })
-    .await?;
-    wait_for(&sink.taken, outcome.accepted).await?;
+    let outcome = load::open(server.address, PATH, rate, phase).await?;
+    sink.wait_for(outcome.accepted).await?;
     let cpu = server.cpu()? - cpu;
-    let mut mails = Latencies::default();
-    let due = due.into_inner().map_err(|_| anyhow::anyhow!("a poisoned lock"))?;
-    let arrivals = sink.arrivals.lock().map_err(|_| anyhow::anyhow!("a poisoned lock"))?.clone();
-    for (number, at) in due {
-        if let Some(arrived) = arrivals.get(&number) {
-            mails.push(arrived.saturating_duration_since(at));
-        }
-    }
+    let mails = sink.latencies(&outcome);
     println!(
         "at {rate}/s: {} accepted, {} refused, {} mails seen",
         outcome.accepted,
         outcome.failed,
         mails.len()
     );
-    println!(
-        "  POST to 202    p50 {:>7.2} ms   p99 {:>7.2} ms",
-        outcome.latencies.percentile(50.0),
-        outcome.latencies.percentile(99.0)
-    );
-    println!(
-        "  POST to mail   p50 {:>7.2} ms   p99 {:>7.2} ms",
-        mails.percentile(50.0),
-        mails.percentile(99.0)
-    );
+    println!("  POST to 202    {}", outcome.latencies);
+    println!("  POST to mail   {mails}");
     println!("  CPU            {:>7.0} µs a message", micros(cpu, outcome.accepted));
     Ok(())
 }
@@ -149,19 +128,10 @@ async fn sustain(
     duration: Duration,
     floor: f64,
 ) -> anyhow::Result<()> {
-    let relative = Arc::new(AtomicU64::new(0));
-    let (from, to) = (Arc::clone(mailed), Arc::clone(&relative));
-    let mirror = tokio::spawn(async move {
-        loop {
-            to.store(from.load(Ordering::Relaxed).saturating_sub(before), Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    });
     let (cpu, begun) = (server.cpu()?, Instant::now());
-    let limit = Some((Arc::clone(&relative), options.under_way));
-    let mut outcome = load::closed(server.address, PATH, options.connections, duration, limit).await?;
+    let limit = UnderWay { taken: Arc::clone(mailed), before, most: options.under_way };
+    let outcome = load::closed(server.address, PATH, options.connections, duration, Some(limit)).await?;
     wait_for(mailed, before + outcome.accepted).await?;
-    mirror.abort();
     let (took, cpu) = (begun.elapsed(), server.cpu()? - cpu);
     let each = rate(outcome.accepted, took);
     println!(
@@ -170,11 +140,7 @@ async fn sustain(
         options.under_way
     );
     println!("  {each:>8.0} messages/s from POST to mailbox, {:.2} of the row-writes floor", each / floor);
-    println!(
-        "  POST to 202    p50 {:>7.2} ms   p99 {:>7.2} ms",
-        outcome.latencies.percentile(50.0),
-        outcome.latencies.percentile(99.0)
-    );
+    println!("  POST to 202    {}", outcome.latencies);
     println!(
         "  CPU            {:>7.0} µs a message; {} refused",
         micros(cpu, outcome.accepted),
@@ -200,20 +166,6 @@ async fn accept(
     wait_for(mailed, before + outcome.accepted).await
 }
 
-/// Waits until `taken` reaches `wanted`; fails when it stands still for 30 s.
-async fn wait_for(taken: &AtomicU64, wanted: u64) -> anyhow::Result<()> {
-    let (mut last, mut since) = (taken.load(Ordering::Relaxed), Instant::now());
-    while taken.load(Ordering::Relaxed) < wanted {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        let now = taken.load(Ordering::Relaxed);
-        if now != last {
-            (last, since) = (now, Instant::now());
-        }
-        anyhow::ensure!(since.elapsed() < Duration::from_secs(30), "{last} of {wanted} mails, none for 30 s");
-    }
-    Ok(())
-}
-
 /// The newest mail's number is how many the catcher took.
 async fn count_caught(address: String, mailed: Arc<AtomicU64>) -> anyhow::Result<()> {
     let client = reqwest::Client::new();
@@ -226,14 +178,4 @@ async fn count_caught(address: String, mailed: Arc<AtomicU64>) -> anyhow::Result
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of messages")]
-fn rate(count: u64, took: Duration) -> f64 {
-    count as f64 / took.as_secs_f64()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of messages")]
-fn micros(cpu: Duration, count: u64) -> f64 {
-    cpu.as_secs_f64() * 1e6 / count.max(1) as f64
 }

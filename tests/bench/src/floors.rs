@@ -1,10 +1,7 @@
 //! The least that it could cost: an HTTP handler that does nothing, and the row writes of messages with no services.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,7 +19,6 @@ use tidings_domain::{
     ports::{BusTopic, Clock, Consumer, Entropy, Lease, NewItem, Queue, Received, Settlement},
     subscription::SubscriptionRequest,
     text::Text,
-    time::Timestamp,
     topic::TopicName,
     trace_context::TraceContext,
     wire::{self, Envelope, change::Publish},
@@ -30,7 +26,10 @@ use tidings_domain::{
 use tidings_sqlite::{Options, Store};
 use tokio::net::TcpListener;
 
-use crate::load;
+use crate::{
+    chance::{Counter, SystemClock},
+    load,
+};
 
 /// The same load against an axum handler that answers a small JSON.
 pub(crate) async fn noop_posts(connections: usize, duration: Duration) -> anyhow::Result<load::Outcome> {
@@ -139,7 +138,12 @@ async fn lives(store: &Store, duration: Duration) -> anyhow::Result<f64> {
     Ok(lives)
 }
 
-async fn take(consumer: &dyn Consumer, count: usize, wait: Duration) -> anyhow::Result<Vec<Received>> {
+/// Takes `count` messages.
+pub(crate) async fn take(
+    consumer: &dyn Consumer,
+    count: usize,
+    wait: Duration,
+) -> anyhow::Result<Vec<Received>> {
     let mut taken = Vec::with_capacity(count);
     while taken.len() < count {
         taken.extend(consumer.receive(count - taken.len(), wait).await?);
@@ -147,15 +151,18 @@ async fn take(consumer: &dyn Consumer, count: usize, wait: Duration) -> anyhow::
     Ok(taken)
 }
 
-fn done(received: &[Received]) -> Vec<(Lease, Settlement)> {
+/// All of them dealt with.
+pub(crate) fn done(received: &[Received]) -> Vec<(Lease, Settlement)> {
     received.iter().map(|received| (received.lease, Settlement::Done)).collect()
 }
 
-fn answers(answers: Vec<tidings_domain::Result<()>>) -> anyhow::Result<()> {
+/// The first failure, or none.
+pub(crate) fn answers(answers: Vec<tidings_domain::Result<()>>) -> anyhow::Result<()> {
     Ok(answers.into_iter().collect::<tidings_domain::Result<()>>()?)
 }
 
-fn message(topic: &TopicName, text: &str, clock: &dyn Clock, entropy: &dyn Entropy) -> Message {
+/// A message of the bench's own.
+pub(crate) fn message(topic: &TopicName, text: &str, clock: &dyn Clock, entropy: &dyn Entropy) -> Message {
     Message {
         id: MessageId::new(clock, entropy),
         topic: topic.clone(),
@@ -168,7 +175,8 @@ fn message(topic: &TopicName, text: &str, clock: &dyn Clock, entropy: &dyn Entro
     }
 }
 
-fn plan(notification: Notification, subscription: SubscriptionId, claim: &Claim) -> Plan {
+/// The plan of one delivery, claimed at once.
+pub(crate) fn plan(notification: Notification, subscription: SubscriptionId, claim: &Claim) -> Plan {
     let key = DeliveryKey { about: notification.item.0, subscription, round: 0 };
     let delivery = NewDelivery {
         key,
@@ -185,28 +193,5 @@ fn plan(notification: Notification, subscription: SubscriptionId, claim: &Claim)
         to: Cursor::Finished,
         claim: Some(claim.clone()),
         at: claim.at,
-    }
-}
-
-/// The machine's clock.
-struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(0))
-    }
-}
-
-/// Ids that differ are all that the floor needs of chance.
-#[derive(Default)]
-struct Counter(AtomicU64);
-
-impl Entropy for Counter {
-    fn fill(&self, bytes: &mut [u8]) {
-        let number = self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        for (at, byte) in bytes.iter_mut().rev().enumerate() {
-            *byte = number.iter().rev().nth(at % 8).copied().unwrap_or(0);
-        }
     }
 }

@@ -19,12 +19,13 @@ impl Latencies {
         self.0.len()
     }
 
-    /// The percentile in milliseconds, by nearest rank.
-    pub(crate) fn percentile(&mut self, percent: f64) -> f64 {
+    /// The percentile in milliseconds, by nearest rank; NaN of nothing.
+    pub(crate) fn percentile(&self, percent: f64) -> f64 {
         if self.0.is_empty() {
             return f64::NAN;
         }
-        self.0.sort_unstable();
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -32,6 +33,12 @@ impl Latencies {
             reason = "a rank within the set"
         )]
         let rank = ((percent / 100.0 * self.0.len() as f64).ceil() as usize).clamp(1, self.0.len());
-        self.0[rank - 1].as_secs_f64() * 1e3
+        sorted[rank - 1].as_secs_f64() * 1e3
+    }
+}
+
+impl std::fmt::Display for Latencies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "p50 {:>7.2} ms   p99 {:>7.2} ms", self.percentile(50.0), self.percentile(99.0))
     }
 }

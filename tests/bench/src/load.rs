@@ -22,8 +22,29 @@ pub(crate) struct Outcome {
     pub(crate) failed: u64,
     /// From the last byte sent to the answer (open: from the time that the post was due).
     pub(crate) latencies: Latencies,
+    /// The number of each accepted post, and when it left (open: when it was due).
+    pub(crate) posts: Vec<(u64, Instant)>,
     /// How long it took.
     pub(crate) took: Duration,
+}
+
+impl Outcome {
+    fn accept(&mut self, number: u64, at: Instant) {
+        self.accepted += 1;
+        self.latencies.push(at.elapsed());
+        self.posts.push((number, at));
+    }
+}
+
+/// Holds a closed load back while too many of its messages are under way.
+#[derive(Clone)]
+pub(crate) struct UnderWay {
+    /// Mails taken so far, of all loads.
+    pub(crate) taken: Arc<AtomicU64>,
+    /// Of these, how many before this load.
+    pub(crate) before: u64,
+    /// Messages under way at most.
+    pub(crate) most: u64,
 }
 
 /// A body of 300 bytes that carries its number.
@@ -31,14 +52,14 @@ pub(crate) fn body(number: u64) -> String {
     format!("{number:012} {}", "a text of three hundred bytes ".repeat(10))[..300].to_owned()
 }
 
-/// `connections` connections post as fast as they are answered, for `duration`; `admit` waits while too many messages
-/// are under way.
+/// `connections` connections post as fast as they are answered, for `duration`; they wait while too many messages are
+/// under way.
 pub(crate) async fn closed(
     address: SocketAddr,
     path: &'static str,
     connections: usize,
     duration: Duration,
-    under_way: Option<(Arc<AtomicU64>, u64)>,
+    under_way: Option<UnderWay>,
 ) -> anyhow::Result<Outcome> {
     let begun = Instant::now();
     let posted = Arc::new(AtomicU64::new(0));
@@ -50,8 +71,8 @@ pub(crate) async fn closed(
             let mut outcome = Outcome::default();
             while begun.elapsed() < duration {
                 let number = posted.fetch_add(1, Ordering::Relaxed);
-                if let Some((mailed, most)) = &under_way {
-                    while number.saturating_sub(mailed.load(Ordering::Relaxed)) > *most
+                if let Some(UnderWay { taken, before, most }) = &under_way {
+                    while number.saturating_sub(taken.load(Ordering::Relaxed) - before) > *most
                         && begun.elapsed() < duration
                     {
                         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -59,10 +80,7 @@ pub(crate) async fn closed(
                 }
                 let at = Instant::now();
                 match connection.post(path, &body(number)).await {
-                    Ok(response) if response.status < 300 => {
-                        outcome.accepted += 1;
-                        outcome.latencies.push(at.elapsed());
-                    }
+                    Ok(response) if response.status < 300 => outcome.accept(number, at),
                     Ok(_) => outcome.failed += 1,
                     Err(_) => {
                         outcome.failed += 1;
@@ -78,13 +96,12 @@ pub(crate) async fn closed(
     Ok(outcome)
 }
 
-/// Posts leave at `rate` a second for `duration`, whatever the answers do; `sent` learns when each number was due.
+/// Posts leave at `rate` a second for `duration`, whatever the answers do.
 pub(crate) async fn open(
     address: SocketAddr,
     path: &'static str,
     rate: u32,
     duration: Duration,
-    due: impl Fn(u64, Instant),
 ) -> anyhow::Result<Outcome> {
     const CONNECTIONS: usize = 64;
     let (sender, receiver) = mpsc::channel::<(u64, Instant)>(100_000);
@@ -99,10 +116,7 @@ pub(crate) async fn open(
                 let next = receiver.lock().await.recv().await;
                 let Some((number, at)) = next else { return anyhow::Ok(outcome) };
                 match connection.post(path, &body(number)).await {
-                    Ok(response) if response.status < 300 => {
-                        outcome.accepted += 1;
-                        outcome.latencies.push(at.elapsed());
-                    }
+                    Ok(response) if response.status < 300 => outcome.accept(number, at),
                     _ => outcome.failed += 1,
                 }
             }
@@ -115,7 +129,6 @@ pub(crate) async fn open(
             begun + Duration::from_secs_f64(1.0 / f64::from(rate)).mul_f64(f64::from(u32::try_from(number)?));
         tokio::time::sleep_until(at.into()).await;
         let at = Instant::now().min(at + Duration::from_millis(2));
-        due(number, at);
         sender.send((number, at)).await?;
     }
     drop(sender);
@@ -131,6 +144,7 @@ async fn gather(mut tasks: JoinSet<anyhow::Result<Outcome>>) -> anyhow::Result<O
         all.accepted += outcome.accepted;
         all.failed += outcome.failed;
         all.latencies.extend(outcome.latencies);
+        all.posts.extend(outcome.posts);
     }
     Ok(all)
 }

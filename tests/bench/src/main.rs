@@ -1,5 +1,5 @@
-//! `cargo xtask bench embedded`: starts the release binary, drives it over HTTP, and prints what it reaches beside floors
-//! measured in the same run. The load generator, the mail sink and the server share the machine.
+//! `cargo xtask bench embedded|selfhosted`: starts the release binary, drives it over HTTP, and prints what it reaches beside
+//! floors measured in the same run. The load generator, the mail sink and the servers share the machine.
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
@@ -7,11 +7,15 @@
     reason = "a measuring program: real time, real sockets, a terminal to print on"
 )]
 
+mod chance;
 mod embedded;
+mod figures;
 mod floors;
 mod http;
 mod latency;
 mod load;
+mod process;
+mod selfhosted;
 mod server;
 mod sink;
 
@@ -24,12 +28,17 @@ use clap::{Parser, Subcommand};
 struct Arguments {
     #[command(subcommand)]
     bench: Bench,
+    /// Measure this program instead of the release binary, which is built first.
+    #[arg(long, global = true, value_name = "FILE")]
+    program: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Bench {
     /// The embedded profile: one process on SQLite.
     Embedded(embedded::Options),
+    /// The self-hosted profile: four processes on private PostgreSQL, RabbitMQ and Redis.
+    Selfhosted(selfhosted::Options),
 }
 
 /// The release binary beside this one, built first when it is not there.
@@ -45,7 +54,10 @@ fn program() -> anyhow::Result<PathBuf> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    match Arguments::parse().bench {
-        Bench::Embedded(options) => embedded::run(&program()?, &options).await,
+    let Arguments { bench, program: other } = Arguments::parse();
+    let program = other.map_or_else(program, |other| Ok(other.canonicalize()?))?;
+    match bench {
+        Bench::Embedded(options) => embedded::run(&program, &options).await,
+        Bench::Selfhosted(options) => selfhosted::run(&program, options).await,
     }
 }
