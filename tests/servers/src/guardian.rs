@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    time::SystemTime,
 };
 
 /// What finds and signals a process with its descendants; the guardian uses it, and we do.
@@ -29,8 +30,10 @@ impl Guardian {
     pub(crate) fn new(what: &str) -> Self {
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let folder = std::env::temp_dir().join(format!("tidings-{what}-{}-{number}", std::process::id()));
-            // A name may be taken by what an earlier process with our id still clears away.
+            let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.subsec_nanos());
+            let name = format!("tidings-{what}-{}-{number}-{now:x}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            // A name may be taken: others, in containers, may have our id and share the folder.
             if let Some(guardian) = Self::own(&folder) {
                 return guardian;
             }

@@ -16,10 +16,21 @@ while [ "$tries" -lt 100 ]; do
     [ -n "$left" ] || break
     sleep 0.05
 done
+# What is to go from a server that is not ours.
+[ ! -f "$1/at-end" ] || . "$1/at-end" >/dev/null 2>&1
 # A postmaster that was killed leaves a segment of shared memory; line 7 of its file names it.
-if [ -f "$1/data/postmaster.pid" ]; then
-    segment=$(sed -n '7s/.* //p' "$1/data/postmaster.pid")
+for file in "$1/data/postmaster.pid" "$1/disk/data/postmaster.pid"; do
+    segment=$(sed -n '7s/.* //p' "$file" 2>/dev/null)
     [ -z "$segment" ] || ipcrm -m "$segment" 2>/dev/null
+done
+# A container, with the volume of its data.
+if [ -f "$1/container" ]; then
+    name=$(cat "$1/container")
+    for _ in 1 2 3; do
+        docker rm --force --volumes "$name" >/dev/null 2>&1
+        docker inspect "$name" >/dev/null 2>&1 || break
+        sleep 1
+    done
 fi
 # A disk of its own, where a test asked for one.
 [ ! -d "$1/disk" ] || umount "$1/disk" 2>/dev/null

@@ -1,9 +1,12 @@
 //! Private servers and their faults, for tests: each listens on a free port of the loopback and belongs to one test.
 
+mod container;
+mod given;
 mod guardian;
 mod port;
 mod process;
 mod program;
+mod server;
 
 pub mod authority;
 pub mod postgres;

@@ -1,9 +1,11 @@
 //! PostgreSQL with logical replication, private to a test.
 
 mod cluster;
+mod given;
 
 use std::{
     net::SocketAddr,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -12,8 +14,12 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-use crate::{authority::Certificate, program::beside};
+use crate::{
+    authority::Certificate,
+    program::{self, beside},
+};
 use cluster::Cluster;
+use given::Given;
 
 /// How a server is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +41,23 @@ pub struct PostgresOptions {
     pub password: Option<String>,
     /// Lines of `postgresql.conf`: name and value; the last of a name counts.
     pub settings: Vec<(String, String)>,
+    /// Keeps the data on a disk of its own with so many bytes, at least 128 MiB, that [`Postgres::fill`] fills. Only root can make one,
+    /// see [`Postgres::may_have_disk`], and only for programs of this machine.
+    pub disk_bytes: Option<u64>,
 }
 
 /// A server. It ends, and its data goes, when it is dropped or when this process dies.
 ///
 /// `wal_level = logical`, `fsync` is on, 200 sessions, 50 slots. The user is `postgres`, a superuser.
 pub struct Postgres {
-    cluster: Arc<Cluster>,
+    home: Home,
+}
+
+enum Home {
+    /// Started by us.
+    Ours(Arc<Cluster>),
+    /// Named by `DATABASE_URL`.
+    Theirs(Arc<Given>),
 }
 
 /// Numbers the databases.
@@ -61,41 +77,65 @@ impl Postgres {
             cluster
         })
         .await;
-        Self { cluster: Arc::new(cluster) }
+        Self { home: Home::Ours(Arc::new(cluster)) }
     }
 
-    /// The one that the tests of this process share: whoever asks first starts it. Make a database of your own in it.
+    /// The one that the tests of this process share: the server that `DATABASE_URL` names, else one that whoever asks first starts.
+    /// Make a database of your own in it.
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<Postgres> = OnceCell::const_new();
-        SHARED.get_or_init(Self::start).await
+        let make = async || match given::url() {
+            Some(url) => Self { home: Home::Theirs(Arc::new(beside(move || Given::new(url)).await)) },
+            None => Self::start().await,
+        };
+        SHARED.get_or_init(make).await
+    }
+
+    /// Whether [`PostgresOptions::disk_bytes`] can be had here.
+    pub async fn may_have_disk() -> bool {
+        beside(Cluster::may_have_disk).await
     }
 
     /// Makes an empty database; answers its URL.
     pub async fn database(&self) -> String {
-        let name = format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = match &self.home {
+            Home::Ours(_) => format!("test_{number}"),
+            Home::Theirs(given) => format!("{}{number}", given.prefix()),
+        };
         self.psql("postgres", &format!("create database {name}")).await;
         self.url(&name)
     }
 
     /// The URL of a database.
     pub fn url(&self, database: &str) -> String {
-        self.cluster.url(self.addr(), database)
-    }
-
-    /// The URL of a database by way of `address`, such as a proxy's.
-    pub fn url_by(&self, address: SocketAddr, database: &str) -> String {
-        self.cluster.url(address, database)
+        match &self.home {
+            Home::Ours(cluster) => cluster.url(cluster.address(), database),
+            Home::Theirs(given) => given.url(database),
+        }
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
-        self.cluster.address()
+        match &self.home {
+            Home::Ours(cluster) => cluster.address(),
+            Home::Theirs(given) => given.address(),
+        }
     }
 
     /// Runs statements, each in its own transaction; answers rows as lines with `|` between the columns. Panics on an error.
     pub async fn psql(&self, database: &str, sql: &str) -> String {
-        let (cluster, url, sql) = (Arc::clone(&self.cluster), self.url(database), sql.to_owned());
-        beside(move || cluster.psql(&url, &sql)).await
+        let (database, sql) = (database.to_owned(), sql.to_owned());
+        match &self.home {
+            Home::Ours(cluster) => {
+                let cluster = Arc::clone(cluster);
+                beside(move || cluster.psql(&database, &sql)).await
+            }
+            Home::Theirs(given) => {
+                let given = Arc::clone(given);
+                beside(move || given.psql(&database, &sql)).await
+            }
+        }
     }
 
     /// Stops it; returns when it is down.
@@ -105,7 +145,7 @@ impl Postgres {
 
     /// Kills it and all its processes (`kill -9`).
     pub async fn kill(&self) {
-        self.beside(Cluster::kill).await;
+        self.beside(|cluster| cluster.server().kill()).await;
     }
 
     /// Starts it again with the same data on the same port; returns when it answers.
@@ -115,21 +155,45 @@ impl Postgres {
 
     /// Stops all its processes where they stand: connections stay and nothing answers.
     pub fn freeze(&self) {
-        self.cluster.signal("STOP");
+        self.cluster().server().freeze();
     }
 
     /// Lets them go on.
     pub fn thaw(&self) {
-        self.cluster.signal("CONT");
+        self.cluster().server().thaw();
     }
 
     /// What it printed last.
     pub fn log(&self) -> String {
-        self.cluster.printed()
+        self.cluster().server().printed()
+    }
+
+    /// Fills its disk, see [`PostgresOptions::disk_bytes`].
+    pub async fn fill(&self) {
+        self.beside(Cluster::fill).await;
+    }
+
+    /// Gives the room back that [`Postgres::fill`] took.
+    pub async fn empty(&self) {
+        self.beside(Cluster::empty).await;
+    }
+
+    fn cluster(&self) -> &Arc<Cluster> {
+        match &self.home {
+            Home::Ours(cluster) => cluster,
+            Home::Theirs(_) => panic!("the server at DATABASE_URL is not ours to end: use Postgres::start"),
+        }
     }
 
     async fn beside(&self, work: impl FnOnce(&Cluster) + Send + 'static) {
-        let cluster = Arc::clone(&self.cluster);
+        let cluster = Arc::clone(self.cluster());
         beside(move || work(&cluster)).await;
     }
+}
+
+/// Runs statements with `program`, which is psql.
+fn psql(mut program: Command, url: &str, sql: &str) -> String {
+    program.args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", "-"]);
+    program::without_variables(&mut program, &["PG"]);
+    program::run(&mut program, sql).trim_end().to_owned()
 }

@@ -14,7 +14,8 @@ use crate::guardian::{Guardian, signal, signal_family};
 /// How long a server may take to start or to stop. Long: many start at once on a small machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-const POLL: Duration = Duration::from_millis(20);
+/// How long between two looks at what cannot be waited for.
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 
 /// A process of a server, and the folder that it lives in.
 pub(crate) struct Process {

@@ -1,6 +1,7 @@
 //! RabbitMQ with its management, private to a test.
 
 mod broker;
+mod given;
 mod management;
 
 use std::{
@@ -15,6 +16,7 @@ use tokio::sync::OnceCell;
 
 use crate::{authority::Certificate, program::beside};
 use broker::Broker;
+use given::Given;
 use management::{Management, encode};
 
 /// How a server differs from [`RabbitMq::start`]'s.
@@ -31,7 +33,14 @@ pub struct RabbitMqOptions {
 ///
 /// The user is `guest`, password `guest`, an administrator.
 pub struct RabbitMq {
-    broker: Arc<Broker>,
+    home: Home,
+}
+
+enum Home {
+    /// Started by us.
+    Ours(Arc<Broker>),
+    /// Named by `AMQP_URL`.
+    Theirs(Arc<Given>),
 }
 
 /// Numbers the virtual hosts.
@@ -51,23 +60,35 @@ impl RabbitMq {
             broker
         })
         .await;
-        Self { broker: Arc::new(broker) }
+        Self { home: Home::Ours(Arc::new(broker)) }
     }
 
-    /// The one that the tests of this process share: whoever asks first starts it. Make a virtual host of your own in it.
+    /// The one that the tests of this process share: the server that `AMQP_URL` names (its management is at
+    /// `RABBITMQ_MANAGEMENT_URL`, else at port 15672), else one that whoever asks first starts. Make a virtual host of your own in it.
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<RabbitMq> = OnceCell::const_new();
-        SHARED.get_or_init(Self::start).await
+        let make = async || match given::url() {
+            Some(url) => Self { home: Home::Theirs(Arc::new(beside(move || Given::new(&url)).await)) },
+            None => Self::start().await,
+        };
+        SHARED.get_or_init(make).await
     }
 
     /// Makes an empty virtual host; answers its URL.
     pub async fn vhost(&self) -> String {
-        let name = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = match &self.home {
+            Home::Ours(_) => format!("test-{number}"),
+            Home::Theirs(given) => {
+                let given = Arc::clone(given);
+                beside(move || given.vhost(number)).await
+            }
+        };
         let url = self.url(&name);
         self.management(move |management| {
             management.ask("PUT", &format!("/api/vhosts/{name}"), "");
             let all = r#"{"configure":".*","write":".*","read":".*"}"#;
-            management.ask("PUT", &format!("/api/permissions/{name}/guest"), all);
+            management.ask("PUT", &format!("/api/permissions/{name}/{}", management.user()), all);
         })
         .await;
         url
@@ -75,39 +96,43 @@ impl RabbitMq {
 
     /// The URL of a virtual host.
     pub fn url(&self, vhost: &str) -> String {
-        self.url_by(self.addr(), vhost)
-    }
-
-    /// The URL of a virtual host by way of `address`, such as a proxy's.
-    pub fn url_by(&self, address: SocketAddr, vhost: &str) -> String {
-        format!("{}://guest:guest@{address}/{}", self.broker.scheme(), encode(vhost))
+        match &self.home {
+            Home::Ours(broker) => broker.url(&encode(vhost)),
+            Home::Theirs(given) => given.url(&encode(vhost)),
+        }
     }
 
     /// Where it listens for AMQP.
     pub fn addr(&self) -> SocketAddr {
-        self.broker.address()
+        match &self.home {
+            Home::Ours(broker) => broker.address(),
+            Home::Theirs(given) => given.address(),
+        }
     }
 
     /// The management's URL, with the login.
     pub fn management_url(&self) -> String {
-        format!("http://guest:guest@{}", self.broker.management().address())
+        match &self.home {
+            Home::Ours(broker) => broker.management().url(),
+            Home::Theirs(given) => given.management().url(),
+        }
     }
 
     /// Runs `rabbitmqctl`; answers what it printed. Takes seconds.
     pub async fn ctl(&self, arguments: &[&str]) -> String {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let broker = Arc::clone(&self.broker);
+        let broker = Arc::clone(self.broker());
         beside(move || broker.ctl(&arguments)).await
     }
 
     /// Stops it as an administrator does; returns when it is down.
     pub async fn stop(&self) {
-        self.beside(Broker::stop).await;
+        self.beside(|broker| broker.server().stop("TERM")).await;
     }
 
     /// Kills it and all its processes (`kill -9`).
     pub async fn kill(&self) {
-        self.beside(Broker::kill).await;
+        self.beside(|broker| broker.server().kill()).await;
     }
 
     /// Starts it again with the same data on the same port; returns when it answers.
@@ -117,12 +142,12 @@ impl RabbitMq {
 
     /// Stops all its processes where they stand: connections stay and nothing answers.
     pub fn freeze(&self) {
-        self.broker.signal("STOP");
+        self.broker().server().freeze();
     }
 
     /// Lets them go on.
     pub fn thaw(&self) {
-        self.broker.signal("CONT");
+        self.broker().server().thaw();
     }
 
     /// Raises the memory alarm: connections that publish are blocked.
@@ -212,16 +237,33 @@ impl RabbitMq {
 
     /// What it printed last.
     pub fn log(&self) -> String {
-        self.broker.printed()
+        self.broker().server().printed()
     }
 
     async fn management<T: Send + 'static>(&self, work: impl FnOnce(&Management) -> T + Send + 'static) -> T {
-        let broker = Arc::clone(&self.broker);
-        beside(move || work(broker.management())).await
+        match &self.home {
+            Home::Ours(broker) => {
+                let broker = Arc::clone(broker);
+                beside(move || work(broker.management())).await
+            }
+            Home::Theirs(given) => {
+                let given = Arc::clone(given);
+                beside(move || work(given.management())).await
+            }
+        }
+    }
+
+    fn broker(&self) -> &Arc<Broker> {
+        match &self.home {
+            Home::Ours(broker) => broker,
+            Home::Theirs(_) => {
+                panic!("the server at AMQP_URL is not ours to end or to alarm: use RabbitMq::start")
+            }
+        }
     }
 
     async fn beside(&self, work: impl FnOnce(&Broker) + Send + 'static) {
-        let broker = Arc::clone(&self.broker);
+        let broker = Arc::clone(self.broker());
         beside(move || work(&broker)).await;
     }
 }

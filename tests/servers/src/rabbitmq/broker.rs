@@ -10,22 +10,28 @@ use std::{
 };
 
 use super::{Management, RabbitMqOptions};
-use crate::{port::Port, process::Process, program};
+use crate::{
+    port::Port,
+    program,
+    server::{Kind, Server},
+};
 
 /// Memory that raises no alarm by itself.
 pub(super) const MEMORY: &str = "4GB";
 
+/// Two schedulers that don't spin: it shares the machine with everything else.
+const SCHEDULERS: &str = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none";
+
 pub(super) struct Broker {
     options: RabbitMqOptions,
     amqp: Port,
-    management: (Port, Management),
+    management_port: Port,
+    management: Management,
     /// Between nodes, and for rabbitmqctl.
     distribution: Port,
     /// Erlang's port mapper, one of our own: a shared one would outlive us.
     mapper: Port,
-    process: Process,
-    programs: PathBuf,
-    epmd: PathBuf,
+    server: Server,
 }
 
 impl Broker {
@@ -34,89 +40,103 @@ impl Broker {
         // Debian's commands in PATH change to the user rabbitmq; the scripts behind them run as whoever starts them.
         let folders =
             ["/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin"];
-        let server =
-            program::find("rabbitmq-server", &folders.map(PathBuf::from)).expect("RabbitMQ is installed");
-        let epmd =
-            program::find("epmd", &program::versions("/usr/lib/erlang", "bin")).expect("Erlang is installed");
-        let management = Port::new();
+        let folders = folders.map(PathBuf::from).to_vec();
+        let image = "rabbitmq:4.3-management-alpine";
+        let kind = Kind { name: "RabbitMQ", program: "rabbitmq-server", folders, image };
+        let management_port = Port::new();
         let broker = Self {
             options,
             amqp: Port::new(),
             distribution: Port::new(),
             mapper: Port::new(),
-            process: Process::new("rabbitmq"),
-            programs: server.parent().expect("a program lies in a folder").to_owned(),
-            epmd,
-            management: {
-                let address = management.address();
-                (management, Management::new(address))
-            },
+            management: Management::new(management_port.address(), "guest:guest"),
+            management_port,
+            server: Server::new("rabbitmq", &kind),
         };
         broker.configure();
+        if let Server::Program(process, _) = &broker.server {
+            let epmd = program::find("epmd", &["/usr/lib/erlang/bin".into()]).expect("Erlang is installed");
+            process.spawn_beside("epmd", &epmd, |command| {
+                command.args(["-port", &broker.mapper.number().to_string(), "-address", "127.0.0.1"]);
+            });
+        }
         broker
     }
 
     fn configure(&self) {
-        let folder = self.process.folder();
-        let management = self.management.0.number();
+        let folder = self.server.folder();
+        let (host, amqp, management, seen) = match &self.server {
+            Server::Program(..) => {
+                ("127.0.0.1", self.amqp.number(), self.management_port.number(), folder.display().to_string())
+            }
+            Server::Image(_) => ("0.0.0.0", 5672, 15672, "/settings".to_owned()),
+        };
+        let write = |name: &str, text: &str| {
+            fs::write(folder.join(name), text).expect("a folder of ours can be written");
+        };
         let mut settings = format!(
             "loopback_users = none\n\
-             management.tcp.ip = 127.0.0.1\n\
+             management.tcp.ip = {host}\n\
              management.tcp.port = {management}\n\
+             management_agent.disable_metrics_collector = false\n\
              vm_memory_high_watermark.absolute = {MEMORY}\n\
              disk_free_limit.absolute = 50MB\n\
              log.console = true\n\
              log.console.level = info\n",
         );
-        let amqp = self.amqp.number();
         if let Some(tls) = &self.options.tls {
-            let write = |name: &str, text: &str| {
-                let file = folder.join(name);
-                fs::write(&file, text).expect("a folder of ours can be written");
-                file.display().to_string()
-            };
+            write("authority.crt", &tls.authority);
+            write("server.crt", &tls.certificate);
+            write("server.key", &tls.key);
             settings += &format!(
                 "listeners.tcp = none\n\
-                 listeners.ssl.1 = 127.0.0.1:{amqp}\n\
-                 ssl_options.cacertfile = {}\n\
-                 ssl_options.certfile = {}\n\
-                 ssl_options.keyfile = {}\n\
+                 listeners.ssl.1 = {host}:{amqp}\n\
+                 ssl_options.cacertfile = {seen}/authority.crt\n\
+                 ssl_options.certfile = {seen}/server.crt\n\
+                 ssl_options.keyfile = {seen}/server.key\n\
                  ssl_options.verify = verify_none\n",
-                write("authority.crt", &tls.authority),
-                write("server.crt", &tls.certificate),
-                write("server.key", &tls.key),
             );
         } else {
-            settings += &format!("listeners.tcp.1 = 127.0.0.1:{amqp}\n");
+            settings += &format!("listeners.tcp.1 = {host}:{amqp}\n");
         }
         for (name, value) in &self.options.settings {
             settings += &format!("{name} = {value}\n");
         }
-        for (name, text) in [
-            ("rabbitmq.conf", settings.as_str()),
-            ("enabled_plugins", "[rabbitmq_management].\n"),
-            // Instead of the machine's.
-            ("rabbitmq-env.conf", ""),
-            (".erlang.cookie", "tidings-tests"),
-        ] {
-            fs::write(folder.join(name), text).expect("a folder of ours can be written");
-        }
-        fs::set_permissions(folder.join(".erlang.cookie"), fs::Permissions::from_mode(0o400))
+        write("rabbitmq.conf", &settings);
+        write("enabled_plugins", "[rabbitmq_management].\n");
+        // Instead of the machine's.
+        write("rabbitmq-env.conf", "");
+        let cookie = folder.join(".erlang.cookie");
+        fs::write(&cookie, "tidings-tests").expect("a folder of ours can be written");
+        fs::set_permissions(cookie, fs::Permissions::from_mode(0o400))
             .expect("a file of ours has permissions");
-        self.process.spawn_beside("epmd", &self.epmd, |command| {
-            command.args(["-port", &self.mapper.number().to_string(), "-address", "127.0.0.1"]);
-        });
     }
 
     /// Starts the node; returns when it answers.
     pub(super) fn start(&self) {
-        let mut command = self.process.command(&self.programs.join("rabbitmq-server"));
-        self.point(&mut command);
-        self.process.start(command, || self.answers());
+        match &self.server {
+            Server::Program(process, programs) => {
+                let mut command = process.command(&programs.join("rabbitmq-server"));
+                self.point(&mut command);
+                process.start(command, || self.answers());
+            }
+            Server::Image(container) => {
+                let folder = container.folder().display();
+                let options = [
+                    format!("--publish={}:5672", self.amqp.address()),
+                    format!("--publish={}:15672", self.management_port.address()),
+                    format!("--volume={folder}:/settings:ro"),
+                    // The last in that folder, so that it overrules the image's own.
+                    format!("--volume={folder}/rabbitmq.conf:/etc/rabbitmq/conf.d/90-tidings.conf:ro"),
+                    format!("--env=RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS={SCHEDULERS}"),
+                ];
+                container.start(&options, &[], || self.answers());
+            }
+        }
     }
 
     fn answers(&self) -> bool {
-        self.management.1.try_ask("GET", "/api/whoami", "").is_some_and(|(status, _)| status == 200)
+        self.management.try_ask("GET", "/api/whoami", "").is_some_and(|(status, _)| status == 200)
             && self.greets()
     }
 
@@ -127,39 +147,30 @@ impl Broker {
             || (stream.write_all(b"AMQP\x00\x00\x09\x01").is_ok() && stream.read_exact(&mut [0; 8]).is_ok())
     }
 
-    pub(super) fn stop(&self) {
-        self.process.signal("TERM");
-        self.process.wait();
-    }
-
-    pub(super) fn kill(&self) {
-        self.process.kill();
-    }
-
-    pub(super) fn signal(&self, name: &str) {
-        self.process.signal_family(name);
-    }
-
-    pub(super) fn printed(&self) -> String {
-        self.process.printed()
+    pub(super) fn server(&self) -> &Server {
+        &self.server
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         self.amqp.address()
     }
 
-    pub(super) fn scheme(&self) -> &'static str {
-        if self.options.tls.is_some() { "amqps" } else { "amqp" }
+    /// The URL of a virtual host whose name is encoded already.
+    pub(super) fn url(&self, vhost: &str) -> String {
+        let scheme = if self.options.tls.is_some() { "amqps" } else { "amqp" };
+        format!("{scheme}://guest:guest@{}/{vhost}", self.address())
     }
 
     pub(super) fn management(&self) -> &Management {
-        &self.management.1
+        &self.management
     }
 
     pub(super) fn ctl(&self, arguments: &[String]) -> String {
-        let mut command = Command::new(self.programs.join("rabbitmqctl"));
-        command.current_dir(self.process.folder());
-        self.point(&mut command);
+        let mut command = self.server.tool("rabbitmqctl");
+        if let Server::Program(process, _) = &self.server {
+            command.current_dir(process.folder());
+            self.point(&mut command);
+        }
         command.arg("--quiet").args(arguments);
         program::run(&mut command, "").trim_end().to_owned()
     }
@@ -167,7 +178,7 @@ impl Broker {
     /// Makes a command of RabbitMQ's mean this node.
     fn point(&self, command: &mut Command) {
         program::without_variables(command, &["RABBITMQ_", "ERL_"]);
-        let folder = self.process.folder();
+        let folder = self.server.folder();
         let inside = |name: &str| folder.join(name);
         command
             .env("HOME", folder)
@@ -185,10 +196,9 @@ impl Broker {
             .env("RABBITMQ_CTL_DIST_PORT_MAX", "60000")
             .env("ERL_EPMD_PORT", self.mapper.number().to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            // Two schedulers that don't spin: it shares the machine with everything else.
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}",
+                format!("{SCHEDULERS} -kernel inet_dist_use_interface {{127,0,0,1}}"),
             )
             .env("RABBITMQ_CTL_ERL_ARGS", "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}");
     }

@@ -10,18 +10,24 @@ use serde_json::Value;
 
 use crate::program;
 
-/// Asks as `guest`.
+/// Asks with a login.
 pub(super) struct Management {
     address: SocketAddr,
+    /// User and password with a colon between.
+    login: String,
 }
 
 impl Management {
-    pub(super) fn new(address: SocketAddr) -> Self {
-        Self { address }
+    pub(super) fn new(address: SocketAddr, login: &str) -> Self {
+        Self { address, login: login.to_owned() }
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    pub(super) fn user(&self) -> &str {
+        self.login.split(':').next().unwrap_or_default()
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}@{}", self.login, self.address)
     }
 
     /// The answer to a request, null for an empty one. Panics unless it is a success.
@@ -44,7 +50,7 @@ impl Management {
             "{method} {path} HTTP/1.0\r\nHost: {}\r\nAuthorization: Basic {}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             self.address,
-            BASE64_STANDARD.encode("guest:guest"),
+            BASE64_STANDARD.encode(&self.login),
             body.len(),
         );
         stream.write_all(request.as_bytes()).ok()?;
