@@ -9,6 +9,7 @@ mod frontier;
 mod letter;
 mod publish;
 mod redrive;
+pub mod replay;
 mod session;
 mod settings;
 mod watch;

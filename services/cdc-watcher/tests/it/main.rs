@@ -7,5 +7,6 @@ mod gap;
 mod publish;
 mod recovery;
 mod redrive;
+mod replay;
 mod setup;
 mod traces;

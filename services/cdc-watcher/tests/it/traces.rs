@@ -15,7 +15,13 @@ use tidings_runtime::telemetry::Telemetry;
 use crate::setup::{Setup, message};
 
 #[derive(Clone, Debug, Default)]
-struct Kept(Arc<Mutex<Vec<SpanData>>>);
+pub(crate) struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+impl Kept {
+    pub(crate) fn spans(&self) -> Vec<SpanData> {
+        self.0.lock().unwrap().clone()
+    }
+}
 
 impl SpanExporter for Kept {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
@@ -24,7 +30,7 @@ impl SpanExporter for Kept {
     }
 }
 
-const ROW: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+pub(crate) const ROW: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 #[tokio::test(start_paused = true)]
 async fn a_record_carries_its_publish_span_under_the_capture_under_the_row() {
@@ -41,7 +47,7 @@ async fn a_record_carries_its_publish_span_under_the_capture_under_the_row() {
     let published = setup.take_published().await;
     setup.stop().await;
 
-    let spans = kept.0.lock().unwrap().clone();
+    let spans = kept.spans();
     let named = |name: &str| spans.iter().find(|span| span.name == name).expect("a span of that name");
     let (capture, publish) = (named("capture items"), named("publish tidings-notifications"));
     assert_eq!(capture.parent_span_id.to_string(), "00f067aa0ba902b7");
