@@ -10,6 +10,7 @@ use tidings_domain::{Error, Result};
 use uuid::Uuid;
 
 use crate::{
+    changes::Stream,
     dependency::Health,
     fault::{self, Call},
     options::Options,
@@ -32,24 +33,30 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     /// What the last statements said.
     pub(crate) health: Arc<Health>,
+    /// What the table streams of this store share.
+    pub(crate) stream: Stream,
     /// The rows that cannot be read and were told of.
     told: Mutex<BTreeSet<Uuid>>,
 }
 
 impl Shared {
     pub(crate) fn new(pool: Pool, connect: PgConnectOptions, options: Options) -> Self {
-        Self { pool, connect, options, health: Arc::new(Health::up("postgres")), told: Mutex::default() }
+        let stream = Stream::new(&options.meter);
+        let health = Arc::new(Health::up("postgres"));
+        Self { pool, connect, options, health, stream, told: Mutex::default() }
     }
 
     /// Reads rows.
     pub(crate) async fn read(&self, what: &str, statement: Statement) -> Result<Vec<PgRow>> {
-        let read = async {
-            let mut session = self.pool.session(what).await?;
-            let rows = session.rows(statement).await;
-            session.give_back(rows.as_ref().err());
-            rows.map_err(|error| fault::of(error, Call::Read, what))
-        };
-        self.note(read.await)
+        self.note(self.look(what, statement).await)
+    }
+
+    /// Reads rows, and leaves it to the caller what an error says of the server.
+    pub(crate) async fn look(&self, what: &str, statement: Statement) -> Result<Vec<PgRow>> {
+        let mut session = self.pool.session(what).await?;
+        let rows = session.rows(statement).await;
+        session.give_back(rows.as_ref().err());
+        rows.map_err(|error| fault::of(error, Call::Read, what))
     }
 
     /// Reads one row.

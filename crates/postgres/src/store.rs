@@ -165,6 +165,7 @@ impl Store {
 
     /// Ends its connections. Afterwards every port answers *unavailable*.
     pub async fn close(&self) {
+        self.shared.stream.close().await;
         self.shared.pool.close().await;
     }
 
@@ -175,7 +176,7 @@ impl Store {
 
     /// The table stream.
     pub fn changes(&self) -> Arc<dyn Changes> {
-        todo!("stream")
+        Arc::new(changes::PostgresChanges(Arc::clone(&self.shared)))
     }
 
     /// Topics and keys.
@@ -205,7 +206,7 @@ impl Store {
 
     /// `replication`: what the table stream last saw: up, standing by, or the gap by its name.
     pub fn stream_dependency(&self) -> Arc<dyn Dependency> {
-        todo!("stream")
+        Arc::clone(&self.shared.stream.health) as Arc<dyn Dependency>
     }
 }
 

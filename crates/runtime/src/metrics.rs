@@ -31,6 +31,20 @@ pub const CHANGES_LAG: &str = "tidings.changes.lag";
 pub const CHANGES_BACKLOG: &str = "tidings.changes.backlog";
 /// 1 while the table stream has a gap, else 0.
 pub const CHANGES_GAP: &str = "tidings.changes.gap";
+/// Bytes of the server's log behind the slot's confirmed position.
+pub const SLOT_LAG: &str = "tidings.slot.lag";
+/// Bytes of log that the slot makes the server keep.
+pub const SLOT_RETAINED: &str = "tidings.slot.retained";
+/// Bytes of log that may still be written before the slot is in danger.
+pub const SLOT_SAFE: &str = "tidings.slot.safe";
+/// 0 reserved, 1 extended, 2 unreserved, 3 lost.
+pub const SLOT_STATUS: &str = "tidings.slot.status";
+/// Seconds since the oldest heartbeat was written that has not come back through the slot.
+pub const SLOT_HEARTBEAT_AGE: &str = "tidings.slot.heartbeat_age";
+/// Times that the slot was opened: all but the first are reconnects or takeovers.
+pub const SLOT_OPENED: &str = "tidings.slot.opened";
+/// What came through the slot beside new items, by kind.
+pub const SLOT_IGNORED: &str = "tidings.slot.ignored";
 /// Items removed past retention.
 pub const RETENTION_REMOVED: &str = "tidings.retention.removed";
 /// Items past retention of which something is open.

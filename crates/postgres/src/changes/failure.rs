@@ -4,14 +4,21 @@
 use tidings_domain::{Error, ErrorKind};
 
 /// An error of the replication connection.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// What it means.
     pub(crate) class: Class,
     /// What the server or the library said.
     pub(crate) text: String,
 }
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Failure {}
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

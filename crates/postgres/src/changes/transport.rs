@@ -87,8 +87,8 @@ pub(crate) trait Transport: Send {
     fn report(&mut self, applied: Lsn);
 
     /// The last position that was told.
-    fn reported(&self) -> Lsn;
+    fn reported(&mut self) -> Lsn;
 
-    /// Whether frames are held back because we do not take what came.
-    fn is_held_back(&self) -> bool;
+    /// Ends the stream in order, within a second.
+    async fn close(self: Box<Self>);
 }
