@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::servers::Servers;
+use super::servers::{Servers, database};
 use crate::{
     process::Memory,
     server::{Server, Starting, cleared},
@@ -38,8 +38,7 @@ impl Installation {
     /// Provisions it, starts the four processes and subscribes one recipient.
     pub(crate) async fn start(program: &Path, servers: &Servers, sink: &Sink) -> anyhow::Result<Self> {
         let url = servers.postgres.database().await;
-        let path = url.split('?').next().unwrap_or(&url);
-        let database = path.rsplit('/').next().context("a database's name")?.to_owned();
+        let database = database(&url).to_owned();
         let environment = vec![
             ("TIDINGS_PROFILE", "selfhosted".to_owned()),
             ("DATABASE_URL", url),

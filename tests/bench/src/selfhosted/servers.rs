@@ -61,6 +61,12 @@ impl Servers {
     }
 }
 
+/// The name of the database of a URL.
+pub(crate) fn database(url: &str) -> &str {
+    let path = url.split('?').next().unwrap_or(url);
+    path.rsplit('/').next().unwrap_or_default()
+}
+
 async fn pids(postgres: &Postgres, rabbitmq: &RabbitMq, redis: &Redis) -> anyhow::Result<Pids> {
     let file = postgres.psql("postgres", "select pg_read_file('postmaster.pid')").await;
     let postmaster = file.lines().next().context("a postmaster")?.trim().parse()?;

@@ -38,8 +38,8 @@ use crate::{
 /// Messages that a consumer is assigned at once, on both sides.
 const PREFETCH: u16 = 1024;
 
-/// Deliveries under one acknowledgement of the floor's.
-const ACKNOWLEDGED: u64 = 64;
+/// Deliveries under one acknowledgement: of the floor's always, of ours at most.
+const ACKNOWLEDGED: u64 = 128;
 
 /// Publishers of ours that share what is in flight.
 const PUBLISHERS: usize = 4;
@@ -113,10 +113,11 @@ impl Floor {
         let properties = BasicProperties::default().with_delivery_mode(2);
         let mut unconfirmed = VecDeque::with_capacity(in_flight);
         for number in 0..count {
-            if unconfirmed.len() == in_flight
-                && let Some(confirm) = unconfirmed.pop_front()
-            {
-                confirmed(confirm).await?;
+            // Half of them at a time: what is sent in one go costs both sides least.
+            if unconfirmed.len() == in_flight {
+                for confirm in unconfirmed.drain(..in_flight / 2) {
+                    confirmed(confirm).await?;
+                }
             }
             let body = load::body(number);
             let sent = self.channel.basic_publish(
@@ -181,7 +182,8 @@ impl Ours {
         let consumed = tokio::spawn(async move {
             let mut left = count;
             while left > 0 {
-                let received = consumer.receive(128, Duration::from_secs(10)).await?;
+                let received =
+                    consumer.receive(usize::try_from(ACKNOWLEDGED)?, Duration::from_secs(10)).await?;
                 ensure!(!received.is_empty(), "{left} of {count} messages never came");
                 left = left.saturating_sub(received.len() as u64);
                 floors::answers(consumer.settle(floors::done(&received)).await)?;

@@ -76,6 +76,8 @@ pub(crate) async fn measure(servers: &Servers, rounds: Rounds) -> anyhow::Result
     }
     floor.pool.close().await;
     ours.store.close().await;
+    drop(ours);
+    stream::end(servers, &url).await;
     Ok(vec![inserts, read, deliveries])
 }
 

@@ -9,7 +9,7 @@ use tidings_postgres::Store;
 use tokio::process::Command;
 
 use super::{Hop, Sample, Stopwatch};
-use crate::selfhosted::servers::Servers;
+use crate::selfhosted::servers::{Servers, database};
 
 /// The name of this hop.
 pub(crate) const NAME: &str = "table stream; pg_recvlogical";
@@ -24,6 +24,13 @@ const COPY: &str = "select 1 from pg_copy_logical_replication_slot('bench', 'ben
 /// Ends the copy.
 const DROP: &str = "select pg_drop_replication_slot('bench_copy')";
 
+/// Ends the slot of the bench's store once nobody reads it: it would hold back the server's log.
+const END: &str =
+    "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = 'bench'";
+
+/// Whether somebody reads it.
+const READ: &str = "select count(*) from pg_replication_slots where slot_name = 'bench' and active";
+
 /// Changes that are still to be written, and both who will read them.
 pub(crate) struct Backlog<'a> {
     servers: &'a Servers,
@@ -34,8 +41,7 @@ pub(crate) struct Backlog<'a> {
 impl<'a> Backlog<'a> {
     /// What is inserted from now on is read by both.
     pub(crate) async fn begin(servers: &'a Servers, url: &'a str) -> Self {
-        let path = url.split('?').next().unwrap_or(url);
-        let database = path.rsplit('/').next().unwrap_or_default();
+        let database = database(url);
         servers.postgres.psql(database, COPY).await;
         Self { servers, url, database }
     }
@@ -60,6 +66,14 @@ impl<'a> Backlog<'a> {
         self.servers.postgres.psql(self.database, DROP).await;
         Ok(())
     }
+}
+
+/// After the last round, and after the store was closed.
+pub(crate) async fn end(servers: &Servers, url: &str) {
+    while servers.postgres.psql(database(url), READ).await.trim() != "0" {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    servers.postgres.psql(database(url), END).await;
 }
 
 /// The floor: reads the copy up to `end` and throws away what it reads.
