@@ -1,10 +1,14 @@
 //! The project's own commands: `cargo xtask help`. Builds in seconds; what is heavy lives in the packages that it starts.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its terminal")]
+#![expect(clippy::disallowed_methods, reason = "cargo's folders are in the environment")]
 
 mod programs;
 mod test;
 
-use std::process::{Command, ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context as _, bail};
 
@@ -33,6 +37,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         arguments.split_first().map_or(("help", arguments), |(first, rest)| (first.as_str(), rest));
     match command {
         "test" => test::run(rest),
+        "services" => services(rest),
         "bench" => package(&["run", "--release", "--package", "tidings-bench", "--"], rest),
         "simulate" => package(&["run", "--release", "--package", "tidings-simulation", "--"], rest),
         "openapi" => openapi(),
@@ -53,6 +58,30 @@ fn package(arguments: &[&str], rest: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn services(rest: &[String]) -> anyhow::Result<()> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let status = cargo()
+        .args([
+            "run",
+            "--quiet",
+            "--locked",
+            "--package",
+            "tidings-servers",
+            "--bin",
+            "tidings-services",
+            "--",
+        ])
+        .args(rest)
+        .arg("--folder")
+        .arg(target.join("services"))
+        .status()
+        .context("start cargo")?;
+    if !status.success() {
+        bail!("services up|down|env [--name NAME] ended with {status}");
+    }
+    Ok(())
+}
+
 fn openapi() -> anyhow::Result<()> {
     let output = cargo()
         .args(["run", "--quiet", "--package", "tidings-api", "--example", "openapi"])
@@ -62,6 +91,11 @@ fn openapi() -> anyhow::Result<()> {
         bail!("{}", String::from_utf8_lossy(&output.stderr));
     }
     std::fs::write("services/api/openapi.json", output.stdout).context("write services/api/openapi.json")
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root").to_owned()
 }
 
 fn cargo() -> Command {

@@ -1,6 +1,14 @@
 //! Programs that some tests need: who has them, which Debian package brings them, which tests go without.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the programs and addresses of this machine are its environment"
+)]
 
-use std::process::{Command, Stdio};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, bail};
 
@@ -8,42 +16,143 @@ use anyhow::{Context as _, bail};
 pub(crate) struct Program {
     /// What people call it.
     pub(crate) name: &'static str,
-    /// The command that ends with 0 where it is installed.
-    check: &'static [&'static str],
+    /// How to see that it is here.
+    check: Check,
     /// Debian's package.
     package: &'static str,
     /// The part of a test's name that says it needs the program.
     pub(crate) marker: &'static str,
+    /// The package whose conformance tests all need it: those names are the ports', and carry no marker.
+    pub(crate) conformance: Option<&'static str>,
+}
+
+enum Check {
+    /// The command that ends with 0 where it is installed.
+    Ends(&'static [&'static str]),
+    /// A server of `tests/servers`: the program, a folder where it may lie below (one level of versions between), and the variable
+    /// with the address of one that runs already. Where it is missing, an image of Docker's does.
+    Server { program: &'static str, below: &'static [&'static str], address: &'static str },
 }
 
 /// All of them.
-pub(crate) const PROGRAMS: [Program; 3] = [
+pub(crate) const PROGRAMS: [Program; 8] = [
     Program {
         name: "the sqlite3 shell",
-        check: &["sqlite3", "--version"],
+        check: Check::Ends(&["sqlite3", "--version"]),
         package: "sqlite3",
         marker: "sqlite3_shell",
+        conformance: None,
     },
-    Program { name: "curl", check: &["curl", "--version"], package: "curl", marker: "with_curl" },
+    Program {
+        name: "curl",
+        check: Check::Ends(&["curl", "--version"]),
+        package: "curl",
+        marker: "with_curl",
+        conformance: None,
+    },
     Program {
         name: "aiosmtpd (a mail server)",
-        check: &["/usr/bin/python3", "-c", "import aiosmtpd"],
+        check: Check::Ends(&["/usr/bin/python3", "-c", "import aiosmtpd"]),
         package: "python3-aiosmtpd",
         marker: "with_aiosmtpd",
+        conformance: None,
+    },
+    Program {
+        name: "pika (an AMQP client)",
+        check: Check::Ends(&["/usr/bin/python3", "-c", "import pika"]),
+        package: "python3-pika",
+        marker: "with_pika",
+        conformance: None,
+    },
+    Program {
+        name: "psycopg2 (a PostgreSQL client)",
+        check: Check::Ends(&["/usr/bin/python3", "-c", "import psycopg2"]),
+        package: "python3-psycopg2",
+        marker: "with_psycopg",
+        conformance: None,
+    },
+    Program {
+        name: "PostgreSQL",
+        check: Check::Server {
+            program: "initdb",
+            below: &["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"],
+            address: "DATABASE_URL",
+        },
+        package: "postgresql",
+        marker: "with_postgres",
+        conformance: Some("tidings-postgres"),
+    },
+    Program {
+        name: "RabbitMQ",
+        check: Check::Server {
+            program: "rabbitmq-server",
+            below: &["/usr/lib", "/opt/homebrew/opt", "/usr/local/opt"],
+            address: "AMQP_URL",
+        },
+        package: "rabbitmq-server",
+        marker: "with_rabbitmq",
+        conformance: Some("tidings-rabbitmq"),
+    },
+    Program {
+        name: "Redis",
+        check: Check::Server {
+            program: "redis-server",
+            below: &["/opt/homebrew/opt", "/usr/local/opt"],
+            address: "REDIS_URL",
+        },
+        package: "redis-server",
+        marker: "with_redis",
+        conformance: Some("tidings-redis"),
     },
 ];
 
 impl Program {
     /// Whether it can be run here.
     pub(crate) fn is_installed(&self) -> bool {
-        Command::new(self.check[0])
-            .args(&self.check[1..])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
+        match &self.check {
+            Check::Ends(command) => ends_well(command),
+            Check::Server { program, below, .. } => {
+                let path = std::env::var_os("PATH").unwrap_or_default();
+                std::env::split_paths(&path)
+                    .chain(below.iter().flat_map(|parent| programs_below(Path::new(parent))))
+                    .any(|folder| folder.join(program).is_file())
+            }
+        }
     }
+
+    /// Whether it is a server, which may come as an image too.
+    pub(crate) fn is_server(&self) -> bool {
+        matches!(self.check, Check::Server { .. })
+    }
+
+    /// Whether the address of one that runs is given: tests that need none of their own use it.
+    pub(crate) fn is_given(&self) -> bool {
+        match self.check {
+            Check::Server { address, .. } => std::env::var_os(address).is_some_and(|value| !value.is_empty()),
+            Check::Ends(_) => false,
+        }
+    }
+}
+
+/// The folders `parent/*/bin` and `parent/*/sbin`.
+fn programs_below(parent: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    entries.flat_map(|entry| ["bin", "sbin"].map(|folder| entry.path().join(folder))).collect()
+}
+
+/// Whether a Docker engine answers.
+pub(crate) fn docker_answers() -> bool {
+    ends_well(&["docker", "info"])
+}
+
+fn ends_well(command: &[&str]) -> bool {
+    Command::new(command[0])
+        .args(&command[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// Gets the packages of `missing` from Debian, as root.
@@ -58,6 +167,8 @@ fn apt(arguments: &[&str]) -> anyhow::Result<()> {
     let status = Command::new("apt-get")
         .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
+        // Tests start servers of their own: the packages' services need not run.
+        .env("RUNLEVEL", "1")
         .stdout(Stdio::null())
         .status()
         .context(

@@ -13,4 +13,5 @@ pub mod postgres;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod redis;
+pub mod set;
 pub mod smtp;
