@@ -7,16 +7,23 @@
 //!
 //! A file is named after the port that it implements.
 
+mod catalog;
 mod changes;
 mod connect;
+mod dead_letters;
+mod deliveries;
 mod dependency;
 mod fault;
+mod group;
+mod items;
 mod options;
 mod pool;
+mod retention;
 mod rows;
 mod schema;
 mod shared;
 mod store;
+mod subscriptions;
 
 pub use changes::RecoveredSlot;
 pub use options::{Options, StreamOptions};

@@ -15,6 +15,7 @@ use crate::{
     fault::{self, Call},
     options::Options,
     pool::{Pool, Session, Statement},
+    rows,
 };
 
 /// Rows that cannot be read of which a store remembers that it told of them.
@@ -68,7 +69,7 @@ impl Shared {
     pub(crate) async fn write(&self, what: &str, statement: impl Fn() -> Statement) -> Result<Vec<PgRow>> {
         let mut tried = 0;
         loop {
-            let mut session = self.note(self.pool.session(what).await)?;
+            let mut session = self.session(what).await?;
             let rows = session.rows(statement()).await;
             let call = session.call();
             session.give_back(rows.as_ref().err());
@@ -77,6 +78,12 @@ impl Shared {
                 rows => return self.note(rows.map_err(|error| fault::of(error, call, what))),
             }
         }
+    }
+
+    /// The same for one that counts what it wrote.
+    pub(crate) async fn write_count(&self, what: &str, statement: impl Fn() -> Statement) -> Result<u64> {
+        let rows = self.write(what, statement).await?;
+        rows::count(fault::readable(rows.first(), "count")?, 0, "count")
     }
 
     /// A session for several statements; what is given back says how they went.

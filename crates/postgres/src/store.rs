@@ -13,18 +13,52 @@ use tidings_domain::{
 
 pub(crate) use crate::shared::Shared;
 use crate::{
+    catalog::PostgresCatalog,
     changes::{self, RecoveredSlot},
     connect,
+    dead_letters::{PostgresDeadLetters, PutLetters},
+    deliveries::{Extend, PlanPages, PostgresDeliveries, RecordSending, Settle},
     fault::{self, Call},
+    group::Lane,
+    items::{Insert, PostgresItems},
     options::Options,
     pool::Pool,
     rows::Time,
     schema,
+    subscriptions::{ActOn, PostgresSubscriptions, Wish},
 };
 
 /// One database. Its ports may outlive it; they answer *unavailable* once it is closed.
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
+    lanes: Lanes,
+}
+
+/// What is written in groups: one lane for each kind, shared by all ports of a store.
+struct Lanes {
+    inserts: Arc<Lane<Insert>>,
+    wishes: Arc<Lane<Wish>>,
+    acts: Arc<Lane<ActOn>>,
+    plans: Arc<Lane<PlanPages>>,
+    sendings: Arc<Lane<RecordSending>>,
+    extends: Arc<Lane<Extend>>,
+    settles: Arc<Lane<Settle>>,
+    letters: Arc<Lane<PutLetters>>,
+}
+
+impl Lanes {
+    fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            inserts: Lane::new(shared),
+            wishes: Lane::new(shared),
+            acts: Lane::new(shared),
+            plans: Lane::new(shared),
+            sendings: Lane::new(shared),
+            extends: Lane::new(shared),
+            settles: Lane::new(shared),
+            letters: Lane::new(shared),
+        }
+    }
 }
 
 impl std::fmt::Debug for Store {
@@ -50,7 +84,9 @@ impl Store {
     pub fn new(options: Options) -> Result<Self> {
         let plain = connect::plain(&options)?;
         let pool = Pool::new(connect::pooled(&options)?, options.max_connections, options.statement_timeout);
-        Ok(Self { shared: Arc::new(Shared::new(pool, plain, options)) })
+        let shared = Arc::new(Shared::new(pool, plain, options));
+        let lanes = Lanes::new(&shared);
+        Ok(Self { shared, lanes })
     }
 
     /// Makes what is missing of schema, publication, slot and secret, in this order, each step for itself, so that one that
@@ -171,7 +207,7 @@ impl Store {
 
     /// The table `items`.
     pub fn items(&self) -> Arc<dyn Items> {
-        todo!("records")
+        Arc::new(PostgresItems { shared: Arc::clone(&self.shared), inserts: Arc::clone(&self.lanes.inserts) })
     }
 
     /// The table stream.
@@ -181,22 +217,35 @@ impl Store {
 
     /// Topics and keys.
     pub fn catalog(&self) -> Arc<dyn Catalog> {
-        todo!("records")
+        Arc::new(PostgresCatalog(Arc::clone(&self.shared)))
     }
 
     /// Who is subscribed.
     pub fn subscriptions(&self) -> Arc<dyn Subscriptions> {
-        todo!("records")
+        Arc::new(PostgresSubscriptions {
+            shared: Arc::clone(&self.shared),
+            wishes: Arc::clone(&self.lanes.wishes),
+            acts: Arc::clone(&self.lanes.acts),
+        })
     }
 
     /// Notifications and deliveries.
     pub fn deliveries(&self) -> Arc<dyn Deliveries> {
-        todo!("records")
+        Arc::new(PostgresDeliveries {
+            shared: Arc::clone(&self.shared),
+            plans: Arc::clone(&self.lanes.plans),
+            sendings: Arc::clone(&self.lanes.sendings),
+            extends: Arc::clone(&self.lanes.extends),
+            settles: Arc::clone(&self.lanes.settles),
+        })
     }
 
     /// What cannot go on.
     pub fn dead_letters(&self) -> Arc<dyn DeadLetters> {
-        todo!("records")
+        Arc::new(PostgresDeadLetters {
+            shared: Arc::clone(&self.shared),
+            puts: Arc::clone(&self.lanes.letters),
+        })
     }
 
     /// `postgres`: what the last statements said.
