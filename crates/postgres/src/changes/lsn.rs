@@ -17,10 +17,6 @@ impl Lsn {
         Some(Self(half(high)? << 32 | half(low)?))
     }
 
-    /// Bytes from `earlier` to here; 0 where it is not earlier.
-    pub(crate) fn since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
-    }
 }
 
 impl fmt::Display for Lsn {
@@ -41,7 +37,5 @@ mod tests {
         for bad in ["", "/", "0", "0/", "/0", "0/+1", "0/123456789", "g/0", "0/0/0"] {
             assert_eq!(Lsn::parse(bad), None, "{bad:?}");
         }
-        assert_eq!(Lsn(5).since(Lsn(2)), 3);
-        assert_eq!(Lsn(2).since(Lsn(5)), 0);
     }
 }

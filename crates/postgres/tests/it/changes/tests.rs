@@ -1,0 +1,4 @@
+//! The table stream on real servers.
+
+mod basics;
+mod rig;
