@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     app, demo,
     profile::Role,
-    settings::{self, Scope, Sources, faults::Faults, report},
+    settings::{self, Scope, Settings, Sources, faults::Faults, report},
+    telemetry::Export,
 };
 
 mod client;
@@ -17,6 +18,8 @@ mod messages;
 pub(crate) mod output;
 mod provision;
 mod publish;
+mod recover;
+mod replay;
 mod subscriptions;
 
 use self::output::{Failure, print};
@@ -46,6 +49,10 @@ enum Command {
     DeadLetters(dead_letters::DeadLetters),
     /// Make what the services need before they run.
     Provision(provision::Provision),
+    /// Make the table stream's slot anew after a gap, and publish what was never notified.
+    Recover(recover::Recover),
+    /// Publish stored messages again as notifications.
+    Replay(replay::Replay),
     /// Show the settings in force, and where each comes from.
     Config {
         /// Print JSON, for scripts.
@@ -87,6 +94,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Subscriptions(command) => block_on(command.run()),
         Command::DeadLetters(command) => block_on(command.run()),
         Command::Provision(command) => command.run(&sources),
+        Command::Recover(command) => command.run(&sources),
+        Command::Replay(command) => command.run(&sources),
         Command::Config { json } => config(&sources, json),
         Command::Health(command) => block_on(command.run(&sources)),
         Command::Demo(command) => block_on(command.run()),
@@ -104,6 +113,15 @@ fn config(sources: &Sources, json: bool) -> Result<(), Failure> {
     let layers = settings::layers(sources, &mut faults);
     print(&if json { format!("{:#}\n", report::json(&layers)) } else { report::text(&layers) })?;
     settings::check(layers, Scope::Serve(&[]), faults).map(drop).map_err(Failure::usage)
+}
+
+/// The settings of a command that works on the installation and serves nobody, and where its spans go.
+fn operator(sources: &Sources) -> Result<(Settings, Export), Failure> {
+    let mut faults = Faults::default();
+    let export = Export::read(&sources.variables, &mut faults);
+    let layers = settings::layers(sources, &mut faults);
+    let settings = settings::check(layers, Scope::Operate(&[]), faults).map_err(Failure::usage)?;
+    Ok((settings, export))
 }
 
 fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

@@ -5,8 +5,15 @@ use std::{fmt::Write as _, time::Duration};
 use serde_json::{Value, json};
 use tidings_domain::{Error, ErrorKind};
 
-use crate::{cli::output::Failure, profile::Profile, settings::Settings};
+pub(crate) use self::again::{Again, Done};
+use crate::{
+    cli::output::Failure,
+    profile::{Profile, Role},
+    settings::Settings,
+    telemetry::{self, Export},
+};
 
+mod again;
 #[cfg(feature = "embedded")]
 mod embedded;
 #[cfg(feature = "selfhosted")]
@@ -62,6 +69,32 @@ pub(crate) fn provision(settings: &Settings, check: bool, wait: Duration) -> Res
             Profile::Selfhosted => selfhosted::provision(settings, check, wait).await,
             #[allow(unreachable_patterns, reason = "reached where a profile is not built in")]
             profile => Err(not_built(profile)),
+        }
+    })
+}
+
+/// Publishes items again from the table; a recovery mends the table stream before.
+pub(crate) fn publish_again(settings: &Settings, export: Export, again: Again) -> Result<Done, Failure> {
+    // A command's output is for whoever called it: what goes well is told at the end.
+    let quiet = Settings {
+        log: if settings.log == "info" { "warn".to_owned() } else { settings.log.clone() },
+        ..settings.clone()
+    };
+    let guard = telemetry::init(&quiet, export).map_err(|error| Failure::refused(format!("{error:#}")))?;
+    // What it publishes is what the watcher publishes.
+    let telemetry =
+        guard.service(Role::CdcWatcher, settings).map_err(|error| Failure::refused(format!("{error:#}")))?;
+    block_on(async {
+        match settings.profile {
+            #[cfg(feature = "embedded")]
+            Profile::Embedded => embedded::publish_again(settings, again, telemetry).await,
+            #[cfg(feature = "selfhosted")]
+            Profile::Selfhosted => selfhosted::publish_again(settings, again, telemetry).await,
+            #[allow(unreachable_patterns, reason = "reached where a profile is not built in")]
+            profile => {
+                let _ = (again, telemetry);
+                Err(not_built(profile))
+            }
         }
     })
 }

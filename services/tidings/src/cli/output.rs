@@ -28,6 +28,11 @@ impl Failure {
         Self { code: 3, text: text.to_string() }
     }
 
+    /// The same with more said.
+    pub(crate) fn with(self, more: &str) -> Self {
+        Self { text: self.text + more, ..self }
+    }
+
     /// Says why on stderr and gives the exit code.
     pub(crate) fn tell(self) -> ExitCode {
         if !self.text.is_empty() {

@@ -5,10 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::output::{Failure, print};
-use crate::{
-    operate,
-    settings::{self, Scope, Settings, Sources, faults::Faults},
-};
+use crate::{operate, settings::Sources};
 
 /// Make what the services need before they run: on selfhosted the tables, the publication, the slot, exchanges and queues,
 /// as often as you like. embedded does it by itself at every start.
@@ -27,17 +24,10 @@ pub(crate) struct Provision {
 
 impl Provision {
     pub(super) fn run(self, sources: &Sources) -> Result<(), Failure> {
-        let settings = operator_settings(sources)?;
+        let (settings, _) = super::operator(sources)?;
         let found = operate::provision(&settings, self.check, Duration::from_secs(self.wait.into()))?;
         print(&if self.json { format!("{:#}\n", found.json()) } else { found.text() })?;
         // What is missing was said on stdout.
         if found.is_complete() { Ok(()) } else { Err(Failure::refused("")) }
     }
-}
-
-/// The settings of a command that works on the installation and serves nobody.
-pub(super) fn operator_settings(sources: &Sources) -> Result<Settings, Failure> {
-    let mut faults = Faults::default();
-    let layers = settings::layers(sources, &mut faults);
-    settings::check(layers, Scope::Operate(&[]), faults).map_err(Failure::usage)
 }

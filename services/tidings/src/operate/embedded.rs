@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use opentelemetry::global;
 use tidings_domain::ports::INSTALLATION_VERSION;
+use tidings_runtime::telemetry::Telemetry;
 
-use super::Provisioned;
+use super::{
+    Again, Done, Provisioned,
+    again::{self, Places},
+};
 use crate::{
     chance::chance,
     cli::output::Failure,
@@ -39,8 +43,33 @@ pub(super) async fn provision(settings: &Settings, check: bool) -> Result<Provis
     Ok(Provisioned { place, version, missing: Vec::new() })
 }
 
+/// What is published lies in the file's queue until the next `tidings up`.
+pub(super) async fn publish_again(
+    settings: &Settings,
+    again: Again,
+    telemetry: Telemetry,
+) -> Result<Done, Failure> {
+    if matches!(again, Again::Recover) {
+        return Err(Failure::refused(
+            "on embedded there is nothing to recover: the change log lies in the same file as the items",
+        ));
+    }
+    if !settings.data_dir.join(tidings_sqlite::DATABASE_FILE).is_file() {
+        return Err(Failure::refused(format!("there is nothing in {}", settings.data_dir.display())));
+    }
+    let stack = open(settings).await?;
+    let places = Places {
+        items: Arc::clone(&stack.items),
+        deliveries: Arc::clone(&stack.deliveries),
+        bus: Arc::clone(&stack.bus),
+    };
+    let done = again::publish(places, again, None, telemetry).await;
+    stack.close().await;
+    done
+}
+
 /// The folder, which one program at a time may hold.
-pub(super) async fn open(settings: &Settings) -> Result<Stack, Failure> {
+async fn open(settings: &Settings) -> Result<Stack, Failure> {
     let (clock, entropy) = chance();
     let parts = Parts { settings, meter: global::meter("tidings"), clock: Arc::clone(&clock), entropy };
     Stack::open(parts, &Role::ALL).await.map_err(|error| Failure::refused(format!("{error:#}")))

@@ -9,9 +9,14 @@ use tidings_domain::{
     ports::{Entropy, INSTALLATION_VERSION, Topology},
     topic::TopicName,
 };
+use tidings_runtime::telemetry::Telemetry;
 use tokio::time::Instant;
 
-use super::{Provisioned, failure, is_away};
+use super::{
+    Again, Done, Provisioned,
+    again::{self, Mended, Places},
+    failure, is_away,
+};
 use crate::{
     chance::chance,
     cli::output::Failure,
@@ -49,6 +54,43 @@ pub(super) async fn provision(
     };
     servers.close().await;
     outcome.map_err(|error| failure(&error))
+}
+
+pub(super) async fn publish_again(
+    settings: &Settings,
+    again: Again,
+    telemetry: Telemetry,
+) -> Result<Done, Failure> {
+    let (servers, _) = connect(settings)?;
+    let done = async {
+        refuse_other_versions(&servers).await.map_err(|error| failure(&error))?;
+        let mended = match &again {
+            Again::Recover => mend(&servers).await.map_err(|error| failure(&error))?,
+            Again::Replay(..) => None,
+        };
+        let places = Places {
+            items: servers.store.items(),
+            deliveries: servers.store.deliveries(),
+            bus: servers.rabbitmq.bus(),
+        };
+        again::publish(places, again, mended, telemetry).await
+    };
+    let done = done.await;
+    servers.close().await;
+    done
+}
+
+/// Makes the slot anew where there is a gap. None where there is none: a recovery that was cut off after this is gone on
+/// with by running it again.
+async fn mend(servers: &Servers) -> tidings_domain::Result<Option<Mended>> {
+    match servers.store.recover_slot().await {
+        Ok(made) => Ok(Some(Mended { slot: made.slot, was: made.was, begins_at: made.begins_at })),
+        Err(error) if error.kind == ErrorKind::Conflict => {
+            tracing::info!(why = error.chain(), "the slot needs nothing");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads the settings of the servers; nothing is asked for yet.
@@ -111,6 +153,15 @@ async fn refuse_newer(servers: &Servers) -> tidings_domain::Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Only what this program knows is worked on.
+async fn refuse_other_versions(servers: &Servers) -> tidings_domain::Result<()> {
+    refuse_newer(servers).await?;
+    match servers.store.catalog().installation().await? {
+        Some(installation) if installation.version == INSTALLATION_VERSION => Ok(()),
+        _ => Err(Error::misconfigured("read the installation: run `tidings provision` first")),
+    }
 }
 
 async fn topics(servers: &Servers) -> tidings_domain::Result<Vec<TopicName>> {

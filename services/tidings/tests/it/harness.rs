@@ -4,12 +4,13 @@
 //! answers, a mail is there when the mailbox's `?wait` does.
 
 use std::{
+    ops::Deref,
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
     time::Duration,
 };
 
-use reqwest::{Method, RequestBuilder, StatusCode, header};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -18,8 +19,9 @@ use tokio::{
     time::timeout,
 };
 
-use self::wire::Wire;
+pub(crate) use self::client::{Answer, Client};
 
+mod client;
 pub(crate) mod collector;
 pub(crate) mod wire;
 
@@ -36,28 +38,17 @@ pub(crate) struct Server {
     /// The longest file that it may write, in bytes.
     file_limit: Option<u64>,
     running: Option<Running>,
-    /// Where the API is.
-    pub(crate) url: String,
+    api: Client,
     /// Where health details and metrics are.
     pub(crate) admin_url: String,
     /// What it printed when it started.
     pub(crate) banner: String,
-    /// A client that keeps connections.
-    pub(crate) client: reqwest::Client,
 }
 
 struct Running {
     child: Child,
     /// Kept open: what the server prints has a reader for as long as it runs.
     _stdout: BufReader<ChildStdout>,
-}
-
-/// An answer of the API.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: header::HeaderMap,
-    pub(crate) body: Value,
 }
 
 /// The program with no settings of whoever runs the tests.
@@ -69,7 +60,10 @@ fn without_settings(program: &str, folder: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().into_owned();
-        if ["TIDINGS_", "OTEL_", "SMTP_"].iter().any(|prefix| text.starts_with(prefix)) {
+        if ["TIDINGS_", "OTEL_", "SMTP_", "DATABASE_", "AMQP_", "REDIS_", "RABBITMQ_"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+        {
             command.env_remove(name);
         }
     }
@@ -77,18 +71,11 @@ fn without_settings(program: &str, folder: &Path) -> Command {
     command
 }
 
-impl Answer {
-    /// The name of the problem that it tells, which has all that a problem has.
-    pub(crate) fn problem(&self) -> &str {
-        let Self { status, headers, body } = self;
-        assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json", "{status}: {body:#}");
-        assert_eq!(body["status"], status.as_u16(), "{body:#}");
-        assert!(headers.contains_key("x-request-id"), "{headers:?}");
-        for member in ["title", "detail"] {
-            assert!(body[member].as_str().is_some_and(|text| !text.is_empty()), "{member} of {body:#}");
-        }
-        let kind = body["type"].as_str().and_then(|kind| kind.strip_prefix("urn:tidings:problem:"));
-        kind.unwrap_or_else(|| panic!("no kind of ours: {body:#}"))
+impl Deref for Server {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.api
     }
 }
 
@@ -109,15 +96,16 @@ impl Server {
     pub(crate) fn prepare(settings: &[(&str, &str)]) -> Self {
         let settings =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let folder = tempfile::Builder::new().prefix("tidings-it-").tempdir().unwrap();
+        let log = folder.path().join("log");
         Self {
-            folder: tempfile::Builder::new().prefix("tidings-it-").tempdir().unwrap(),
+            api: Client::new(vec![log]),
+            folder,
             settings,
             file_limit: None,
             running: None,
-            url: String::new(),
             admin_url: String::new(),
             banner: String::new(),
-            client: reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap(),
         }
     }
 
@@ -136,7 +124,7 @@ impl Server {
         let ready: Value = serde_json::from_slice(&std::fs::read(self.ready_file()).unwrap()).unwrap();
         assert_eq!(ready["ready"], true, "it is up and not ready:\n{}", self.log());
         let text = |name: &str| ready[name].as_str().unwrap().to_owned();
-        (self.url, self.admin_url, self.banner) = (text("url"), text("admin_url"), banner);
+        (self.api.url, self.admin_url, self.banner) = (text("url"), text("admin_url"), banner);
         self.running = Some(Running { child, _stdout: stdout });
     }
 
@@ -217,11 +205,6 @@ impl Server {
         ended.unwrap_or_else(|_| panic!("it does not end:\n{}", self.log())).unwrap()
     }
 
-    /// Everything that it has logged, over all its starts.
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.log_file()).unwrap_or_default()
-    }
-
     fn ready_file(&self) -> PathBuf {
         self.folder.path().join("ready.json")
     }
@@ -249,53 +232,6 @@ impl Server {
         self.data_dir().join("tidings.db")
     }
 
-    /// A bare connection to the API.
-    pub(crate) async fn wire(&self) -> Wire {
-        Wire::connect(&self.url).await
-    }
-
-    /// A request to a path of the API.
-    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.url)).header(header::ACCEPT, "application/json")
-    }
-
-    /// Sends it; whatever is answered.
-    pub(crate) async fn answer(&self, request: RequestBuilder) -> Answer {
-        let response = request.send().await.unwrap_or_else(|error| panic!("{error:?}\n{}", self.log()));
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.unwrap();
-        let body = serde_json::from_slice(&body)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
-        Answer { status, headers, body }
-    }
-
-    /// Sends it; it has to succeed.
-    pub(crate) async fn ok(&self, request: RequestBuilder) -> Value {
-        let answer = self.answer(request).await;
-        assert!(answer.status.is_success(), "{}: {:#}\n{}", answer.status, answer.body, self.log());
-        answer.body
-    }
-
-    /// GETs a path that has to answer.
-    pub(crate) async fn get(&self, path: &str) -> Value {
-        self.ok(self.request(Method::GET, path)).await
-    }
-
-    /// All that a list of the API has, page by page.
-    pub(crate) async fn all(&self, path: &str) -> Vec<Value> {
-        let (mut entries, mut cursor) = (Vec::new(), None::<String>);
-        loop {
-            let request =
-                self.request(Method::GET, path).query(&[("limit", "250")]).query(&[("cursor", &cursor)]);
-            let list = self.ok(request).await;
-            entries.extend(list["data"].as_array().unwrap().iter().cloned());
-            cursor = list["next_cursor"].as_str().map(str::to_owned);
-            if cursor.is_none() {
-                return entries;
-            }
-        }
-    }
-
     /// Readiness with its reasons, as the admin address tells it.
     pub(crate) async fn readiness(&self) -> Value {
         let report = self.client.get(format!("{}/readyz", self.admin_url)).send().await.unwrap();
@@ -313,25 +249,6 @@ impl Server {
             }
         };
         timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("it is never ready:\n{}", self.log()));
-    }
-
-    /// Posts a text to the topic `messages`; its id.
-    pub(crate) async fn publish(&self, text: &str) -> String {
-        let request = self.request(Method::POST, "/v1/topics/messages/messages");
-        let accepted =
-            self.ok(request.header(header::CONTENT_TYPE, "text/plain").body(text.to_owned())).await;
-        accepted["id"].as_str().unwrap().to_owned()
-    }
-
-    /// The status of a message once it is done or a dead letter.
-    pub(crate) async fn finished(&self, id: &str) -> Value {
-        let status = self.get(&format!("/v1/messages/{id}?wait=30s")).await;
-        assert!(
-            matches!(status["state"].as_str(), Some("done" | "dead_letter")),
-            "not finished in time: {status:#}\n{}",
-            self.log()
-        );
-        status
     }
 
     /// Subscribes an address to `messages` and confirms it by the link in its mail, as a reader does.

@@ -7,3 +7,4 @@ mod harness;
 mod command_line;
 mod demo;
 mod embedded;
+mod selfhosted;

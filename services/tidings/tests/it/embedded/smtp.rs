@@ -19,18 +19,6 @@ async fn start(smtp: &SmtpServer) -> Server {
     .await
 }
 
-/// Subscribes addresses whose consent is held already.
-async fn subscribe(server: &Server, emails: &[&str]) {
-    for email in emails {
-        let request = json!({ "email": email, "confirmed": true });
-        server.ok(server.request(Method::POST, "/v1/topics/messages/subscriptions").json(&request)).await;
-    }
-}
-
-async fn deliveries(server: &Server, id: &str) -> Vec<Value> {
-    server.get(&format!("/v1/messages/{id}/deliveries")).await["data"].as_array().unwrap().clone()
-}
-
 async fn dead_letters(server: &Server) -> Vec<Value> {
     server.get("/v1/dead-letters").await["data"].as_array().unwrap().clone()
 }
@@ -60,13 +48,13 @@ async fn a_post_arrives_in_a_real_mail_servers_mailbox() {
 async fn a_mail_server_that_is_away_uses_no_attempt_and_is_gone_on_with() {
     let mut smtp = SmtpServer::start().await;
     let server = start(&smtp).await;
-    subscribe(&server, &["reader@example.com"]).await;
+    server.subscribe_confirmed(&["reader@example.com"]).await;
     smtp.stop().await;
     let id = server.publish("patience").await;
     // What is seen from outside while nothing can be tried: it is open, no attempt is made, readiness names the cause.
     let status = server.get(&format!("/v1/messages/{id}?wait=2s")).await;
     assert_eq!(status["state"], "notified", "{status:#}");
-    assert_eq!(deliveries(&server, &id).await[0]["attempts"], 0);
+    assert_eq!(server.deliveries(&id).await[0]["attempts"], 0);
     let report = server.client.get(format!("{}/readyz", server.admin_url)).send().await.unwrap();
     let report: Value = report.json().await.unwrap();
     assert_eq!(report["degraded"], true, "{report:#}");
@@ -74,7 +62,7 @@ async fn a_mail_server_that_is_away_uses_no_attempt_and_is_gone_on_with() {
     smtp.wait_for_mails(1).await;
     let status = server.finished(&id).await;
     assert_eq!(status["state"], "done", "{status:#}");
-    assert_eq!(deliveries(&server, &id).await[0]["attempts"], 1);
+    assert_eq!(server.deliveries(&id).await[0]["attempts"], 1);
     assert_eq!(dead_letters(&server).await, Vec::<Value>::new());
 }
 
@@ -82,11 +70,11 @@ async fn a_mail_server_that_is_away_uses_no_attempt_and_is_gone_on_with() {
 async fn a_451_is_tried_again() {
     let smtp = SmtpServer::start().await;
     let server = start(&smtp).await;
-    subscribe(&server, &["reader@example.com"]).await;
+    server.subscribe_confirmed(&["reader@example.com"]).await;
     smtp.once(Step::Rcpt, Act::Reply("451 4.7.1 try later"));
     let id = server.publish("later").await;
     assert_eq!(server.finished(&id).await["state"], "done");
-    let delivery = deliveries(&server, &id).await.remove(0);
+    let delivery = server.deliveries(&id).await.remove(0);
     assert_eq!(delivery["attempts"], 2, "{delivery:#}");
     assert_eq!(delivery["answers"][0]["code"], 451, "{delivery:#}");
     assert_eq!(smtp.mails().len(), 1);
@@ -96,7 +84,7 @@ async fn a_451_is_tried_again() {
 async fn a_550_fails_one_recipient_with_a_dead_letter_and_no_other() {
     let smtp = SmtpServer::start().await;
     let server = start(&smtp).await;
-    subscribe(&server, &["gone@example.com", "reader@example.com"]).await;
+    server.subscribe_confirmed(&["gone@example.com", "reader@example.com"]).await;
     smtp.rule(
         Rule::new(Step::Rcpt, Act::Reply("550 5.1.1 <gone@example.com> no such user")).to("gone@example.com"),
     );
@@ -127,11 +115,11 @@ async fn a_550_fails_one_recipient_with_a_dead_letter_and_no_other() {
 async fn a_connection_dropped_after_the_mail_is_unknown_and_sent_again_as_the_same_mail() {
     let smtp = SmtpServer::start().await;
     let server = start(&smtp).await;
-    subscribe(&server, &["reader@example.com"]).await;
+    server.subscribe_confirmed(&["reader@example.com"]).await;
     smtp.once(Step::Message, Act::Close);
     let id = server.publish("perhaps twice").await;
     assert_eq!(server.finished(&id).await["state"], "done");
-    let delivery = deliveries(&server, &id).await.remove(0);
+    let delivery = server.deliveries(&id).await.remove(0);
     assert_eq!((&delivery["attempts"], &delivery["unknowns"]), (&json!(2), &json!(1)), "{delivery:#}");
     let mails = smtp.seen().mails;
     assert_eq!(mails.len(), 2);
@@ -143,8 +131,8 @@ async fn a_recipient_whose_server_hangs_holds_up_no_other() {
     let smtp = SmtpServer::start().await;
     let server = start(&smtp).await;
     let others = ["a@example.com", "b@example.com", "c@example.com"];
-    subscribe(&server, &["slow@example.com"]).await;
-    subscribe(&server, &others).await;
+    server.subscribe_confirmed(&["slow@example.com"]).await;
+    server.subscribe_confirmed(&others).await;
     smtp.rule(Rule::new(Step::Message, Act::Hold).to("slow@example.com"));
     let id = server.publish("to the quick first").await;
     smtp.wait_for_mails(others.len()).await;
