@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     consumer::RabbitConsumer,
+    depth::Depth,
     failure,
     link::{CHANNEL_TIMEOUT, Link},
     message::MAX_PUBLISH_BYTES,
@@ -35,6 +36,7 @@ pub(crate) struct RabbitBus {
     pub(crate) topology: Arc<RabbitTopology>,
     pub(crate) names: Arc<Names>,
     pub(crate) metrics: Metrics,
+    pub(crate) depth: Arc<Depth>,
 }
 
 #[async_trait]
@@ -59,6 +61,7 @@ impl Bus for RabbitBus {
         };
         match timeout(CHANNEL_TIMEOUT, opening).await {
             Ok(Ok(stream)) => {
+                self.depth.consumed(queue);
                 let (names, metrics) = (Arc::clone(&self.names), self.metrics.clone());
                 Ok(Box::new(RabbitConsumer::new(channel, stream, names, metrics)))
             }

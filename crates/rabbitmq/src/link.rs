@@ -130,6 +130,13 @@ struct State {
     closed: bool,
 }
 
+impl State {
+    fn why_not(&self) -> Error {
+        let not_yet = || Error::unavailable("connect to the broker: it does not answer");
+        self.why.as_ref().map_or_else(not_yet, Error::copy)
+    }
+}
+
 /// How a link is doing.
 pub(crate) enum Condition {
     /// Nobody has needed it yet.
@@ -179,13 +186,19 @@ impl Link {
                 let since = *state.down_since.get_or_insert_with(Instant::now);
                 let until = deadline.min(since + PATIENCE);
                 if until <= Instant::now() {
-                    let not_yet = || Error::unavailable("connect to the broker: it does not answer");
-                    return Err(state.why.as_ref().map_or_else(not_yet, Error::copy));
+                    return Err(state.why_not());
                 }
                 until
             };
             let _ = timeout_at(until, changed).await;
         }
+    }
+
+    /// Why it does not stand; none when it does.
+    pub(crate) fn why_not(&self) -> Option<Error> {
+        let state = self.lock();
+        let stands = state.live.as_ref().is_some_and(|live| live.is_connected());
+        (!stands).then(|| state.why_not())
     }
 
     /// The number of the connection that stands.

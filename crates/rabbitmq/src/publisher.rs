@@ -119,7 +119,7 @@ impl Publisher {
         let mut waiting = self.send(topic, entries);
         let mut answered = VecDeque::new();
         for ticket in &mut waiting {
-            answered.extend(ticket.answer(deadline, &self.metrics).await);
+            answered.extend(ticket.answer(deadline, self).await);
         }
         let place = |answer: Option<Result<()>>| {
             answer.or_else(|| answered.pop_front()).unwrap_or_else(|| Err(failure::closed()))
@@ -167,9 +167,10 @@ impl Publisher {
         let mut window = Window::new(Arc::clone(&self), lane.exchange.clone());
         let working = async {
             while let Some(count) = lane.wait(self.window()).await {
+                // Only what is about to be sent is begun: until then its callers may give it up as not sent.
+                let ready = window.ready().await;
                 let Ok(permits) = self.permits.acquire_many(count as u32).await else { return };
-                let requests = lane.take(count);
-                window.send(requests).await;
+                window.send(ready, lane.take(count)).await;
                 drop(permits);
             }
         };
@@ -197,18 +198,18 @@ struct Ticket {
 }
 
 impl Ticket {
-    async fn answer(&mut self, deadline: Instant, metrics: &Metrics) -> Vec<Result<()>> {
+    async fn answer(&mut self, deadline: Instant, publisher: &Publisher) -> Vec<Result<()>> {
         let error = match timeout_at(deadline, &mut self.answered).await {
             Ok(Ok(answers)) => return answers,
             // Its task ended with the bus.
             Ok(Err(_)) if self.give_up() => failure::closed(),
             Ok(Err(_)) => Error::unknown("publish: the bus was closed before the confirm"),
-            Err(_) if self.give_up() => {
+            Err(_) if self.give_up() => publisher.link.why_not().unwrap_or_else(|| {
                 Error::unavailable("publish: too many publishes are unconfirmed, nothing was sent")
-            }
+            }),
             Err(_) => Error::unknown("publish: the broker did not confirm in time"),
         };
-        (0..self.count).for_each(|_| metrics.failed(error.kind));
+        (0..self.count).for_each(|_| publisher.metrics.failed(error.kind));
         failure::each(&error, self.count)
     }
 

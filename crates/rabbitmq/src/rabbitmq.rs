@@ -15,6 +15,7 @@ use tokio_util::{
 use crate::{
     bus::RabbitBus,
     dependency::RabbitDependency,
+    depth::Depth,
     dial::Dialer,
     link::Link,
     management::Management,
@@ -83,12 +84,17 @@ impl RabbitMq {
             closing: closing.clone(),
         };
         let publisher = Publisher::new(parts, options.confirm_timeout, options.unconfirmed);
+        let depth = Depth::new(Arc::clone(&topology), metrics.clone());
+        let looking = Arc::clone(&depth).run();
+        let ended = stop.clone();
+        tracker.spawn(async move { ended.run_until_cancelled(looking).await });
         let bus = Arc::new(RabbitBus {
             publisher: Arc::clone(&publisher),
             consuming: Arc::clone(&consuming),
             topology: Arc::clone(&topology),
             names,
             metrics,
+            depth,
         });
         let dependency =
             Arc::new(RabbitDependency { publishing, consuming, topology: Arc::clone(&topology) });

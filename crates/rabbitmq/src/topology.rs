@@ -121,11 +121,20 @@ impl RabbitTopology {
         step(&format!("declare the exchange {name}"), declaring).await
     }
 
-    async fn queue(&self, channel: &Channel, queue: Queue, passive: bool) -> Result<()> {
+    /// Answers how many messages wait in it.
+    async fn queue(&self, channel: &Channel, queue: Queue, passive: bool) -> Result<u32> {
         let name = self.names.queue(queue);
         let options = QueueDeclareOptions { passive, ..QueueDeclareOptions::durable() };
         let declaring = channel.queue_declare(short(&name), options, self.names.arguments(queue));
-        step(&format!("declare the queue {name}"), declaring).await.map(drop)
+        let declared = step(&format!("declare the queue {name}"), declaring).await?;
+        Ok(declared.message_count())
+    }
+
+    /// How many messages wait in `queue`.
+    pub(crate) async fn ready(&self, queue: Queue) -> Result<u32> {
+        let live = self.live().await?;
+        let channel = live.channel().await?;
+        self.queue(&channel, queue, true).await
     }
 
     async fn bind(&self, channel: &Channel, topic: &BusTopic) -> Result<()> {
@@ -158,7 +167,7 @@ impl RabbitTopology {
         for queue in Queue::ALL {
             let channel = looker.channel().await?;
             match self.queue(&channel, queue, true).await {
-                Ok(()) => queues.push(queue),
+                Ok(_) => queues.push(queue),
                 Err(error) => looker.missing(error, self.names.queue(queue), &mut missing)?,
             }
         }

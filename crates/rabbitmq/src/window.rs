@@ -49,8 +49,8 @@ impl Window {
         Self { publisher, exchange, channel: None }
     }
 
-    /// Publishes all of `requests` and answers each.
-    pub(crate) async fn send(&mut self, requests: Vec<Request>) {
+    /// Publishes all of `requests`, if it is ready, and answers each.
+    pub(crate) async fn send(&mut self, ready: Result<(Arc<Live>, Channel)>, requests: Vec<Request>) {
         let mut all = Vec::new();
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
@@ -60,9 +60,8 @@ impl Window {
         if all.is_empty() {
             return;
         }
-        let deadline = Instant::now() + self.publisher.confirm_timeout;
-        let mut outcomes = match self.ready(deadline).await {
-            Ok((live, channel)) => self.publish(&live, &channel, all, deadline).await,
+        let mut outcomes = match ready {
+            Ok((live, channel)) => self.publish(&live, &channel, all).await,
             Err(error) => failure::each(&error, all.len()),
         };
         self.count(&outcomes);
@@ -82,7 +81,8 @@ impl Window {
     }
 
     /// A channel that may name the exchange. An error says that nothing was sent.
-    async fn ready(&mut self, deadline: Instant) -> Result<(Arc<Live>, Channel)> {
+    pub(crate) async fn ready(&mut self) -> Result<(Arc<Live>, Channel)> {
+        let deadline = Instant::now() + self.publisher.confirm_timeout;
         let live = self.publisher.link.live(deadline).await?;
         if let Some(reason) = live.blocked() {
             self.channel = None;
@@ -130,13 +130,8 @@ impl Window {
         }
     }
 
-    async fn publish(
-        &mut self,
-        live: &Live,
-        channel: &Channel,
-        entries: Vec<Outgoing>,
-        deadline: Instant,
-    ) -> Vec<Result<()>> {
+    async fn publish(&mut self, live: &Live, channel: &Channel, entries: Vec<Outgoing>) -> Vec<Result<()>> {
+        let deadline = Instant::now() + self.publisher.confirm_timeout;
         let exchange = short(&self.exchange);
         let frame_max = live.frame_max();
         let unconfirmed = Unconfirmed::new(&self.publisher, entries.len());

@@ -1,0 +1,12 @@
+mod acknowledging;
+mod alarms;
+mod bindings;
+mod closing;
+mod connections;
+mod consuming;
+mod foreigners;
+mod publishing;
+mod restarts;
+mod rights;
+mod sizes;
+mod tls;
