@@ -93,7 +93,7 @@ async fn write(
         .bind(all().map(|s| s.id.0).collect::<Vec<Uuid>>())
         .bind(all().map(|s| s.topic.as_str().to_owned()).collect::<Vec<_>>())
         .bind(all().map(|s| s.email.as_str().to_owned()).collect::<Vec<_>>())
-        .bind(all().map(|s| s.filter.to_json_text()).collect::<Vec<_>>())
+        .bind(all().map(|s| s.filter.to_json().to_string()).collect::<Vec<_>>())
         .bind(all().map(|s| s.state.as_str().to_owned()).collect::<Vec<_>>())
         .bind(all().map(|s| integer(s.generation)).collect::<Vec<_>>())
         .bind(times(|s| Some(s.created_at)))
