@@ -80,7 +80,10 @@ fn missing(asked: &Asked<'_>) -> anyhow::Result<Vec<&'static Program>> {
     }
     let mut missing: Vec<&Program> = PROGRAMS
         .iter()
-        .filter(|program| !(images && program.is_server()) && !program.is_installed())
+        .filter(|program| {
+            let comes_as_image = images && program.is_server();
+            !comes_as_image && !program.is_installed()
+        })
         .collect();
     if asked.install && !missing.is_empty() {
         if let Err(error) = programs::install(&missing) {

@@ -1,5 +1,4 @@
 //! A child that outlives us by a moment: it owns a server's folder and takes everything away when we let go of it or die.
-#![expect(clippy::disallowed_methods, reason = "tests' servers are processes: nothing here is deterministic")]
 
 use std::{
     io::{BufRead as _, BufReader},

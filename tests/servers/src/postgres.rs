@@ -125,6 +125,14 @@ impl Postgres {
 
     /// Runs statements, each in its own transaction; answers rows as lines with `|` between the columns. Panics on an error.
     pub async fn psql(&self, database: &str, sql: &str) -> String {
+        self.try_psql(database, sql).await.unwrap_or_else(|complaint| panic!("{complaint}"))
+    }
+
+    /// The same, for statements that may fail.
+    ///
+    /// # Errors
+    /// What psql complained of at the first that failed; those before it hold.
+    pub async fn try_psql(&self, database: &str, sql: &str) -> Result<String, String> {
         let (database, sql) = (database.to_owned(), sql.to_owned());
         match &self.home {
             Home::Ours(cluster) => {
@@ -192,8 +200,8 @@ impl Postgres {
 }
 
 /// Runs statements with `program`, which is psql.
-fn psql(mut program: Command, url: &str, sql: &str) -> String {
+fn psql(mut program: Command, url: &str, sql: &str) -> Result<String, String> {
     program.args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", "-"]);
     program::without_variables(&mut program, &["PG"]);
-    program::run(&mut program, sql).trim_end().to_owned()
+    program::try_run(&mut program, sql).map(|printed| printed.trim_end().to_owned())
 }

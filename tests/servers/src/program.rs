@@ -37,6 +37,11 @@ pub(crate) fn versions(parent: &str, below: &str) -> Vec<PathBuf> {
 
 /// Runs a command to its end with `input`; answers what it printed. Panics, with what it complained of, if it fails.
 pub(crate) fn run(command: &mut Command, input: &str) -> String {
+    try_run(command, input).unwrap_or_else(|complaint| panic!("{complaint}"))
+}
+
+/// The same, with the complaint as a value.
+pub(crate) fn try_run(command: &mut Command, input: &str) -> Result<String, String> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -52,15 +57,16 @@ pub(crate) fn run(command: &mut Command, input: &str) -> String {
     });
     let output = child.wait_with_output().expect("a child can be waited for");
     writer.join().expect("the writer does not panic");
-    assert!(
-        output.status.success(),
-        "{} ended with {}: {}{}",
-        Path::new(command.get_program()).display(),
-        output.status,
-        String::from_utf8_lossy(&output.stderr),
-        String::from_utf8_lossy(&output.stdout),
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    if !output.status.success() {
+        return Err(format!(
+            "{} ended with {}: {}{}",
+            Path::new(command.get_program()).display(),
+            output.status,
+            String::from_utf8_lossy(&output.stderr),
+            String::from_utf8_lossy(&output.stdout),
+        ));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Removes the variables whose names begin so from what `command` inherits: they would point it to another server.

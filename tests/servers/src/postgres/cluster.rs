@@ -212,7 +212,7 @@ impl Cluster {
         format!("postgres://postgres{password}@{address}/{database}")
     }
 
-    pub(super) fn psql(&self, database: &str, sql: &str) -> String {
+    pub(super) fn psql(&self, database: &str, sql: &str) -> Result<String, String> {
         // In a container the server has the port that the image gives it.
         let address = match &self.server {
             Server::Program(..) => self.address(),

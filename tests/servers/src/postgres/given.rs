@@ -53,7 +53,7 @@ impl Given {
         self.parts.address(5432)
     }
 
-    pub(super) fn psql(&self, database: &str, sql: &str) -> String {
+    pub(super) fn psql(&self, database: &str, sql: &str) -> Result<String, String> {
         // Databases are made from the one that was named: another need not exist.
         let database = if database == "postgres" { &self.parts.path } else { database };
         super::psql(Command::new(&self.psql), &self.url(database), sql)

@@ -4,6 +4,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::stream;
+
 async fn ask(redis: &Redis, command: &str) -> String {
     let mut stream = BufReader::new(TcpStream::connect(redis.addr()).await.expect("it listens"));
     stream.write_all(format!("{command}\r\n").as_bytes()).await.expect("it reads");
@@ -30,4 +32,20 @@ async fn with_redis_flush_stop_and_kill_lose_what_it_holds() {
     redis.kill().await;
     redis.start_again().await;
     assert_eq!(ask(&redis, "EXISTS key").await, ":0");
+}
+
+#[tokio::test]
+async fn with_redis_frozen_answers_nobody_and_thawed_goes_on() {
+    let redis = Redis::start().await;
+    redis.freeze();
+    let mut stream = stream::connect(redis.addr()).await;
+    assert_eq!(stream::ask(&mut stream, b"PING\r\n", stream::SHORT).await, None);
+    redis.thaw();
+    assert_eq!(stream::ask(&mut stream, b"", stream::LONG).await.as_deref(), Some(&b"+PONG\r\n"[..]));
+}
+
+#[tokio::test]
+async fn with_redis_databases_are_apart() {
+    let redis = Redis::shared().await;
+    assert_ne!(redis.database(), redis.database());
 }
