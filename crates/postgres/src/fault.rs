@@ -25,8 +25,6 @@ pub(crate) mod code {
     pub(crate) const DISK_FULL: &str = "53100";
     /// `undefined_table`.
     pub(crate) const UNDEFINED_TABLE: &str = "42P01";
-    /// `undefined_object`: a slot, a publication.
-    pub(crate) const UNDEFINED_OBJECT: &str = "42704";
     /// `insufficient_privilege`.
     pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
     /// `invalid_catalog_name`: no such database.
@@ -135,7 +133,14 @@ fn words(error: &sqlx::Error, kind: ErrorKind, call: Call) -> String {
         Some(code::READ_ONLY) => "the server only reads: it is a standby, or was made read-only",
         Some(code::QUERY_CANCELED) => "the statement took longer than its limit and was cancelled",
         Some("57P01" | "57P02" | "57P03") => "the server is stopping or starting",
-        Some(code) => return format!("the server says {code}"),
+        Some(code) => {
+            // A name of ours, never what the row held.
+            let constraint = error.as_database_error().and_then(|error| error.constraint());
+            return match constraint {
+                Some(constraint) => format!("the table refuses the row: {constraint}"),
+                None => format!("the server says {code}"),
+            };
+        }
         None => match (error, kind) {
             (sqlx::Error::PoolClosed, _) => "the store is closed",
             (sqlx::Error::PoolTimedOut, _) => "no connection was free in time",
