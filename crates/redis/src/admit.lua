@@ -23,12 +23,11 @@ for i = 1, buckets do
   if known then
     local had, when = string.match(known, '^(%S+) (%S+)$')
     had, when = tonumber(had), tonumber(when)
-    if had and when then
-      -- What was refilled until then is not refilled again for a caller whose clock is behind; but a time that no clock
-      -- near the right one has written starves nobody until the right time has caught up.
-      if when - at <= skew then
-        since = math.max(at, when)
-      end
+    -- A time so far ahead was written by a clock that is wrong: the bucket is as good as unknown. Were it kept, nobody would
+    -- be refilled until the right time has caught up.
+    if had and when and when - at <= skew then
+      -- What was refilled until then is not refilled again for a caller whose clock is behind.
+      since = math.max(at, when)
       tokens = math.min(burst, had + math.max(0, at - when) * rate / 1000)
     end
   end

@@ -1,8 +1,8 @@
 //! `Limits`.
 //!
 //! The time of a bucket is that of the calls, as the port has it, and not Redis's own. Clocks of apis differ by a little: a
-//! bucket is refilled as far as the foremost of them has come, once. One that is ahead by more than [`CLOCK_SKEW`] is wrong;
-//! its callers are then given too much rather than everyone else nothing until the right time has caught up.
+//! bucket is refilled as far as the foremost of them has come, once. One that is ahead by more than [`CLOCK_SKEW`] is wrong, and
+//! what it wrote begins anew: too much is given then, rather than nothing until the right time has caught up.
 
 use std::{sync::Arc, time::Duration};
 

@@ -27,6 +27,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The waits between attempts to connect.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(5) };
 
+/// The wait after a panic of the keeper.
+const RESTART: Duration = Duration::from_secs(1);
+
 /// A connection that lasted so long was a good one: the next attempt is a first one again.
 const STEADY: Duration = Duration::from_secs(30);
 
@@ -286,7 +289,7 @@ pub(crate) async fn keep(link: Arc<Link>) {
         tracing::error!("the keeper of the connection to redis panicked");
         link.dropped(lives);
         link.away(None, "a fault of ours, which the log has".to_owned());
-        sleep(BACKOFF.most).await;
+        sleep(RESTART).await;
     }
 }
 

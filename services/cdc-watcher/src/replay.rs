@@ -59,7 +59,8 @@ pub enum Selection {
 /// Who is mailed by a replay: of those who are confirmed when the notification is expanded, and whose filter matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipients {
-    /// Those who have no mail of the item yet (round 0, expanded again), such as who subscribed later.
+    /// Those for whom no mail of the item was planned yet (round 0, expanded again), such as who subscribed later. A mail that
+    /// was given up is a dead letter: it is redriven, not replayed.
     NotYetMailed,
     /// Everyone, whether they have it or not: a round of its own. Said twice it mails twice, once the first has been
     /// expanded.

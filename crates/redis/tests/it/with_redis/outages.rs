@@ -1,7 +1,14 @@
 //! Nothing is lost and accepting goes on while Redis is away, however it is.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use tidings_domain::ports::Entropy;
 use tidings_servers::{
     proxy::Proxy,
     redis::{Redis, RedisOptions},
@@ -9,7 +16,7 @@ use tidings_servers::{
 
 use crate::{
     log::Log,
-    process::{Process, after_ms, ask, bucket, draw, id, options, start},
+    process::{PATIENT, Process, after_ms, ask, bucket, draw, id, options, start},
 };
 
 #[tokio::test]
@@ -214,4 +221,53 @@ async fn a_login_that_it_refuses_is_said_without_the_password() {
     none.until_trouble("NOAUTH").await;
     let said = format!("{:?} {:?} {:?}", log.lines(), wrong.trouble(), none.trouble());
     assert!(!said.contains("hush") && !said.contains("right"), "{said}");
+}
+
+/// Chance that fails once.
+#[derive(Default)]
+struct Panics(AtomicBool);
+
+impl Entropy for Panics {
+    fn fill(&self, bytes: &mut [u8]) {
+        assert!(self.0.swap(true, Ordering::Relaxed), "a fault of ours");
+        bytes.fill(7);
+    }
+}
+
+#[tokio::test]
+async fn a_keeper_that_panics_begins_again() {
+    let (log, _guard) = Log::here();
+    let server = Redis::shared().await;
+    let proxy = Proxy::to(server.addr()).await;
+    proxy.cut().await;
+    let panics = Arc::new(Panics::default());
+    let mut options = options(&proxy.url(&server.database()), PATIENT);
+    options.entropy = Arc::<Panics>::clone(&panics);
+    let process = Process::new(options);
+    process.until_trouble("a fault of ours").await;
+    assert!(panics.0.load(Ordering::Relaxed));
+    assert!(log.lines().iter().any(|line| line.starts_with("ERROR")), "{:#?}", log.lines());
+    proxy.heal().await;
+    process.until_up().await;
+    assert!(!process.differs(1, 7).await);
+    assert_eq!(process.fallbacks(), 0);
+}
+
+#[tokio::test]
+async fn dropped_it_leaves_no_connection() {
+    let server = Redis::start().await;
+    let process = Process::patient(&server.url(0));
+    process.until_up().await;
+    let others = async || {
+        let clients: String = ask(&server.url(0), &["CLIENT", "LIST", "TYPE", "NORMAL"]).await;
+        clients.lines().filter(|client| !client.contains("cmd=client")).count()
+    };
+    assert_eq!(others().await, 1);
+    drop(process);
+    let gone = async {
+        while others().await > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENT, gone).await.is_ok(), "its connection is still open");
 }
