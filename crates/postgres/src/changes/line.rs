@@ -314,7 +314,9 @@ impl Line {
     /// What to record now, and its version.
     pub(crate) fn to_record(&self) -> (Progress, u64) {
         let mut state = self.lock();
-        state.record_began = Some(Instant::now());
+        if state.version != state.recorded_version {
+            state.record_began = Some(Instant::now());
+        }
         state.want = Want::Nothing;
         (state.ledger.progress(), state.version)
     }

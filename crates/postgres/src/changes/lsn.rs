@@ -16,7 +16,6 @@ impl Lsn {
         };
         Some(Self(half(high)? << 32 | half(low)?))
     }
-
 }
 
 impl fmt::Display for Lsn {

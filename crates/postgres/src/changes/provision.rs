@@ -29,7 +29,8 @@ const STATEMENT_LIMIT: Duration = Duration::from_secs(15);
 
 const PUBLICATION: &str =
     "SELECT publication.oid::int8, publication.pubinsert AND NOT publication.puballtables,
-        published.oid::int8, published.prqual IS NULL, current_setting('wal_level')
+        published.oid::int8, published.prqual IS NULL, current_setting('wal_level'),
+        EXISTS (SELECT 1 FROM change_stream WHERE slot = $1 AND made_at IS NOT NULL)
     FROM (SELECT to_regclass(quote_ident(current_schema()) || '.items') AS items) AS here
     LEFT JOIN pg_publication AS publication ON publication.pubname = $1
     LEFT JOIN pg_publication_rel AS published
@@ -83,11 +84,13 @@ pub(crate) async fn make_publication(shared: &Shared) -> Result<()> {
         )));
     }
     match found.number {
-        Some(_) if found.table.is_some() && found.is_whole => Ok(()),
+        Some(_) if found.has_slot || (found.table.is_some() && found.is_whole) => Ok(()),
         Some(_) => Err(Error::misconfigured(format!(
             "the publication {name} does not publish each new row of this schema's table items: drop it, or choose another \
              namespace"
         ))),
+        // The slot is then looked at and says what is missing.
+        None if found.has_slot => Ok(()),
         None => create_publication(&mut connection, name).await,
     }
 }
@@ -216,6 +219,8 @@ struct Found {
     table: Option<i64>,
     is_whole: bool,
     wal_level: String,
+    /// Whether this installation has made a slot for it.
+    has_slot: bool,
 }
 
 async fn publication(connection: &mut PgConnection, name: &str) -> Result<Found> {
@@ -229,6 +234,7 @@ async fn publication(connection: &mut PgConnection, name: &str) -> Result<Found>
         table: row.try_get(2).ok().flatten(),
         is_whole: yes(1) && yes(3),
         wal_level: fault::readable(row.try_get(4).ok(), "wal_level")?,
+        has_slot: yes(5),
     })
 }
 

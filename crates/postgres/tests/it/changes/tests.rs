@@ -1,4 +1,7 @@
 //! The table stream on real servers.
 
 mod basics;
+mod faults;
+mod gaps;
 mod rig;
+mod standby;
