@@ -129,9 +129,11 @@ impl Starting {
                 && let Ok(bytes) = std::fs::read(&self.ready_file)
             {
                 let told: Value = serde_json::from_slice(&bytes)?;
-                let text = |name: &str| told[name].as_str().map(str::to_owned).context("a URL");
-                server.admin_url = text("admin_url")?;
-                server.address = text("url")?.trim_start_matches("http://").parse().context("an address")?;
+                server.admin_url = told["admin_url"].as_str().context("an admin URL")?.to_owned();
+                // Only the api listens beside that.
+                if let Some(url) = told["url"].as_str() {
+                    server.address = url.trim_start_matches("http://").parse().context("an address")?;
+                }
             }
             if !server.admin_url.is_empty()
                 && let Ok(response) = client.get(format!("{}/readyz", server.admin_url)).send().await
@@ -140,7 +142,10 @@ impl Starting {
                 server.ready = self.begun.elapsed();
                 return Ok(server);
             }
-            if self.begun.elapsed() > PATIENCE || server.child.try_wait()?.is_some() {
+            if let Some(status) = server.child.try_wait()? {
+                bail!("{} ended with {status} before it was ready:\n{}", server.name, tail(&server.log));
+            }
+            if self.begun.elapsed() > PATIENCE {
                 bail!("{} is not ready in {PATIENCE:?}:\n{}", server.name, tail(&server.log));
             }
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -46,6 +46,7 @@ impl Installation {
             ("RABBITMQ_MANAGEMENT_URL", servers.rabbitmq.management_url()),
             ("REDIS_URL", servers.redis.database()),
             ("SMTP_URL", format!("smtp://{}", sink.address)),
+            ("TIDINGS_PUBLIC_URL", "http://127.0.0.1:8080".to_owned()),
             ("TIDINGS_MAIL_FROM", "bench@example.com".to_owned()),
         ];
         let mut installation = Self {
