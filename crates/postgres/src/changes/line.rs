@@ -314,7 +314,8 @@ impl Line {
     /// What to record now, and its version.
     pub(crate) fn to_record(&self) -> (Progress, u64) {
         let mut state = self.lock();
-        if state.version != state.recorded_version {
+        // One that comes with a heartbeat is nobody's.
+        if state.want != Want::Nothing {
             state.record_began = Some(Instant::now());
         }
         state.want = Want::Nothing;

@@ -38,11 +38,14 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the worker reports where nothing else is to be done: what the server's `wal_sender_timeout` waits for.
 const WAKEUP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What each session sets for itself: texts as we read them, and that the server lets go of the slot soon where we are
-/// gone without a word.
-const SESSION: &str = "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex \
-                       -c wal_sender_timeout=15s -c statement_timeout=0 -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 \
-                       -c tcp_keepalives_count=3";
+/// What each session sets for itself where the URL says nothing: that the server lets go of the slot soon where we are gone
+/// without a word.
+const SERVER: &str = "-c wal_sender_timeout=15s -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 \
+                      -c tcp_keepalives_count=3";
+
+/// What it sets whatever the URL says: texts as we read them.
+const TEXTS: &str = "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c timezone=UTC \
+                     -c bytea_output=hex -c statement_timeout=0";
 
 /// Makes connections to one slot.
 pub(crate) struct PgwireConnector {
@@ -75,9 +78,9 @@ impl PgwireConnector {
                     .with_tls(tls(url, connect, ca_file)?)
             }
         };
-        let options = [connect.get_options().unwrap_or_default(), SESSION].join(" ");
+        let options = [SERVER, connect.get_options().unwrap_or_default(), TEXTS].join(" ");
         config = config
-            .with_options(options.trim())
+            .with_options(options)
             .with_buffer_size(EVENTS)
             .with_status_interval(REPORT_INTERVAL)
             .with_wakeup_interval(WAKEUP_INTERVAL);
