@@ -1,7 +1,5 @@
 //! Opening a connection: address, TLS, handshake, all within one deadline.
 
-#![expect(clippy::disallowed_types, reason = "this adapter's own sockets")]
-
 use std::{
     net::{Shutdown, TcpStream},
     os::fd::AsFd as _,
@@ -72,7 +70,7 @@ impl Dialer {
 
     /// Opens a connection; `role` is added to its name.
     pub(crate) async fn dial(&self, role: &str) -> Result<(Connection, Socket)> {
-        let runtime = lapin::runtime::default_runtime().map_err(|error| failure::no_connection(error))?;
+        let runtime = lapin::runtime::default_runtime().map_err(failure::no_connection)?;
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("{} {role}", self.name).into())
             .with_client_property("product".into(), "Tidings".into())

@@ -9,6 +9,12 @@ const RESOURCE_LOCKED: u16 = 405;
 const PRECONDITION_FAILED: u16 = 406;
 const ACCESS_REFUSED: u16 = 403;
 const NOT_ALLOWED: u16 = 530;
+const FRAME_ERROR: u16 = 501;
+
+/// The client library ends a connection over which such a message comes, and it comes again until the queue's limit of
+/// deliveries moves it to the safety net.
+const UNREADABLE: &str = "the broker sent what AMQP's client library cannot read, such as a message with a header name that is \
+                          not UTF-8 or with headers larger than a frame: if it goes on, take that message out of its queue by hand";
 
 /// The broker's reply code, where it gave one.
 pub(crate) fn code(error: &lapin::Error) -> Option<u16> {
@@ -40,6 +46,18 @@ pub(crate) fn failed(what: &str, error: lapin::Error) -> Error {
         }
         _ => Error::unavailable(format!("{what}: the connection to the broker is lost")).with_source(error),
     }
+}
+
+/// Why a connection ended.
+pub(crate) fn connection_lost(why: Option<lapin::Error>) -> Error {
+    let lost = "the connection to the broker is lost";
+    let Some(why) = why else { return Error::unavailable(lost) };
+    let context = match why.kind() {
+        Cause::ParsingError(_) => UNREADABLE,
+        Cause::ProtocolError(error) if error.get_id() == FRAME_ERROR => UNREADABLE,
+        _ => lost,
+    };
+    Error::unavailable(context).with_source(why)
 }
 
 /// Why no connection came to be.

@@ -118,6 +118,13 @@ impl Live {
     }
 }
 
+impl Drop for Live {
+    fn drop(&mut self) {
+        // Where nobody could close it (its runtime ends), its thread ends all the same.
+        self.socket.end();
+    }
+}
+
 #[derive(Default)]
 struct State {
     /// Whether anyone has asked for it yet.
@@ -154,6 +161,8 @@ pub(crate) struct Link {
     metrics: Metrics,
     state: Mutex<State>,
     changed: Notify,
+    /// Of all links to the broker: that one of them was connected, so that the others need not wait.
+    answers: Arc<Notify>,
 }
 
 impl Link {
@@ -162,8 +171,10 @@ impl Link {
         dialer: Arc<Dialer>,
         entropy: Arc<dyn Entropy>,
         metrics: Metrics,
+        answers: Arc<Notify>,
     ) -> Arc<Self> {
-        Arc::new(Self { role, dialer, entropy, metrics, state: Mutex::default(), changed: Notify::new() })
+        let (state, changed) = (Mutex::default(), Notify::new());
+        Arc::new(Self { role, dialer, entropy, metrics, state, changed, answers })
     }
 
     /// The connection that stands; waits for it until `deadline`, and no longer than [`PATIENCE`] after it was lost.
@@ -271,7 +282,7 @@ impl Link {
                 }
             };
             attempt = attempt.saturating_add(1);
-            sleep(backoff.wait(attempt, &*self.entropy)).await;
+            let _ = timeout(backoff.wait(attempt, &*self.entropy), self.answers.notified()).await;
         }
     }
 
@@ -294,14 +305,12 @@ impl Link {
             state.down_since.take().map_or(0.0, |since| since.elapsed().as_secs_f64())
         };
         tracing::info!(role = self.role, after_s, "connected to the broker");
+        self.answers.notify_waiters();
         self.changed.notify_waiters();
     }
 
     fn lost(&self, why: Option<lapin::Error>) {
-        let mut error = Error::unavailable("the connection to the broker is lost");
-        if let Some(why) = why {
-            error = error.with_source(why);
-        }
+        let error = failure::connection_lost(why);
         tracing::warn!(role = self.role, error = error.chain(), "connecting again");
         let mut state = self.lock();
         state.live = None;

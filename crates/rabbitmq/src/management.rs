@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use bytes::Bytes;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 use tidings_domain::{Error, Result};
 use url::Url;
 
@@ -25,6 +27,22 @@ pub(crate) struct Binding {
 #[derive(Deserialize)]
 struct Bound {
     source: String,
+}
+
+/// A queue as the API has it: its arguments, and what a policy sets in their place.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct QueueShape {
+    arguments: Map<String, Value>,
+    effective_policy_definition: Option<Value>,
+}
+
+impl QueueShape {
+    /// What stands for the argument `name`; an argument beats a policy.
+    pub(crate) fn value(&self, name: &str) -> Option<&Value> {
+        let by_policy = || self.effective_policy_definition.as_ref()?.get(name.strip_prefix("x-")?);
+        self.arguments.get(name).or_else(by_policy)
+    }
 }
 
 /// A client of it.
@@ -73,26 +91,17 @@ impl Management {
     pub(crate) async fn bindings(&self, queues: &[String]) -> Option<BTreeSet<Binding>> {
         let mut bindings = BTreeSet::new();
         for queue in queues {
-            match self.of_queue(queue).await {
-                Ok(bound) => bindings.extend(
-                    bound.into_iter().map(|bound| Binding { exchange: bound.source, queue: queue.clone() }),
-                ),
-                Err(error) => {
-                    if !self.away.swap(true, Ordering::Relaxed) {
-                        let error = error.without_url().to_string();
-                        tracing::warn!(
-                            error,
-                            "the broker's management API does not answer: bindings cannot be seen"
-                        );
-                    }
-                    return None;
-                }
-            }
-        }
-        if self.away.swap(false, Ordering::Relaxed) {
-            tracing::info!("the broker's management API answers again");
+            let bound: Vec<Bound> = self.get(&["queues", &self.vhost, queue, "bindings"]).await?;
+            let bound =
+                bound.into_iter().map(|bound| Binding { exchange: bound.source, queue: queue.clone() });
+            bindings.extend(bound);
         }
         Some(bindings)
+    }
+
+    /// What `queue` is; none when the API does not answer.
+    pub(crate) async fn shape(&self, queue: &str) -> Option<QueueShape> {
+        self.get(&["queues", &self.vhost, queue]).await
     }
 
     /// Whether it did not answer when it was last asked.
@@ -100,15 +109,38 @@ impl Management {
         self.away.load(Ordering::Relaxed)
     }
 
-    async fn of_queue(&self, queue: &str) -> reqwest::Result<Vec<Bound>> {
+    /// Asks for `path`; that it does not answer is said once.
+    async fn get<T: Default + DeserializeOwned>(&self, path: &[&str]) -> Option<T> {
+        let answer = self.ask(path).await;
+        let was_away = self.away.swap(answer.is_err(), Ordering::Relaxed);
+        match answer {
+            Ok(body) => {
+                if was_away {
+                    tracing::info!("the broker's management API answers again");
+                }
+                // What is not of this form says nothing of ours.
+                Some(serde_json::from_slice(&body).unwrap_or_default())
+            }
+            Err(error) => {
+                if !was_away {
+                    let error = error.without_url().to_string();
+                    tracing::warn!(
+                        error,
+                        "the broker's management API does not answer: bindings cannot be seen"
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    async fn ask(&self, path: &[&str]) -> reqwest::Result<Bytes> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(["api", "queues", &self.vhost, queue, "bindings"]);
+            segments.pop_if_empty().push("api").extend(path);
         }
         let request = self.client.get(url).basic_auth(&self.user, self.password.as_ref());
-        let body = request.send().await?.error_for_status()?.bytes().await?;
-        // What is no list of bindings holds none of ours.
-        Ok(serde_json::from_slice(&body).unwrap_or_default())
+        request.send().await?.error_for_status()?.bytes().await
     }
 }
 
@@ -135,6 +167,15 @@ mod tests {
         let management = Management::new("http://a%40b:p%2Fw@localhost:15672/rabbit/", None, "/").unwrap();
         assert_eq!((management.user.as_str(), management.password.as_deref()), ("a@b", Some("p/w")));
         assert_eq!(management.base.as_str(), "http://localhost:15672/rabbit/");
+    }
+
+    #[test]
+    fn an_argument_beats_a_policy() {
+        let json = r#"{"arguments": {"x-delivery-limit": 1000}, "effective_policy_definition": {"delivery-limit": 20, "overflow": "reject-publish"}}"#;
+        let shape: QueueShape = serde_json::from_str(json).unwrap();
+        assert_eq!(shape.value("x-delivery-limit"), Some(&Value::from(1000)));
+        assert_eq!(shape.value("x-overflow"), Some(&Value::from("reject-publish")));
+        assert_eq!(shape.value("x-queue-type"), None);
     }
 
     #[test]

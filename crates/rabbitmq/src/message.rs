@@ -93,8 +93,8 @@ impl Outgoing {
     }
 
     /// By which a returned message is told from its neighbours.
-    pub(crate) fn id(&self) -> Option<&str> {
-        self.properties.message_id().as_ref().map(ShortString::as_str)
+    pub(crate) fn id(&self) -> Option<ShortString> {
+        self.properties.message_id().clone()
     }
 }
 
@@ -225,6 +225,6 @@ mod tests {
     fn the_id_is_also_the_property() {
         let headers = BTreeMap::from([("id".to_owned(), "0190".to_owned())]);
         let outgoing = Outgoing::new(Envelope { headers, ..Envelope::default() }).unwrap();
-        assert_eq!(outgoing.id(), Some("0190"));
+        assert_eq!(outgoing.id(), Some("0190".into()));
     }
 }

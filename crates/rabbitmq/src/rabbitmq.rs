@@ -6,7 +6,7 @@ use tidings_domain::{
     Result,
     ports::{Bus, Dependency, Topology},
 };
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -58,7 +58,15 @@ impl RabbitMq {
         let names = Arc::new(Names::new(&options.namespace));
         let metrics = Metrics::new(&options.meter);
         let standing = Arc::new(Standing::default());
-        let link = |role| Link::new(role, Arc::clone(&dialer), Arc::clone(&options.entropy), metrics.clone());
+        let link = |role| {
+            Link::new(
+                role,
+                Arc::clone(&dialer),
+                Arc::clone(&options.entropy),
+                metrics.clone(),
+                Arc::clone(&answers),
+            )
+        };
         // Topology goes over the connection that never publishes: an alarm holds up the other.
         let (publishing, consuming) = (link("publish"), link("consume"));
         let tracker = TaskTracker::new();

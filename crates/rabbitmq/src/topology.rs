@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use lapin::{
     Channel, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
-    types::{FieldTable, ShortString},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use tidings_domain::{
     Error, Result,
@@ -171,10 +171,34 @@ impl RabbitTopology {
                 Err(error) => looker.missing(error, self.names.queue(queue), &mut missing)?,
             }
         }
+        if !self.declares {
+            missing.extend(self.look_at_arguments(&queues).await);
+        }
         // A binding at one end of which nothing stands is missing with it, and not named apart.
         standing.retain(|topic| queues.contains(&queue_of(topic)));
         missing.extend(self.look_for_bindings(&mut looker, &standing, &queues).await?);
         Ok(missing)
+    }
+
+    /// Where declaring is ours, the broker compares a queue with what we declare, and says *conflict*. Where it is an operator's,
+    /// only the management can tell that a queue stands without, say, our limit of deliveries, and would drop messages.
+    async fn look_at_arguments(&self, queues: &[Queue]) -> Vec<MissingTopology> {
+        let mut missing = Vec::new();
+        let Some(management) = &self.management else { return missing };
+        for queue in queues {
+            let name = self.names.queue(*queue);
+            let Some(shape) = management.shape(&name).await else { return missing };
+            for (argument, wanted) in &self.names.arguments(*queue) {
+                let (argument, wanted) = (argument.as_str(), json(wanted));
+                let found = shape.value(argument);
+                if found != Some(&wanted) {
+                    let found = found.map_or_else(|| "none".to_owned(), ToString::to_string);
+                    let name = format!("{argument} = {wanted} of the queue {name} (it has {found})");
+                    missing.push(MissingTopology { name });
+                }
+            }
+        }
+        missing
     }
 
     /// AMQP cannot ask for a binding; the management API can. Without that, and where declaring is ours, bindings are declared
@@ -236,6 +260,15 @@ impl Topology for RabbitTopology {
     async fn verify(&self, topics: &[TopicName]) -> Result<Vec<MissingTopology>> {
         self.remember(topics);
         self.look(topics).await
+    }
+}
+
+/// An argument of ours as the management writes it.
+fn json(value: &AMQPValue) -> serde_json::Value {
+    match value {
+        AMQPValue::LongString(text) => text.to_string().into(),
+        AMQPValue::LongLongInt(number) => (*number).into(),
+        _ => serde_json::Value::Null,
     }
 }
 

@@ -1,6 +1,12 @@
 //! One window of publishes on a channel of its own, and what becomes of each.
 
-use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc, task::Poll};
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use lapin::{
     Channel, Confirmation, ExchangeKind, PublisherConfirm,
@@ -28,7 +34,8 @@ enum Fate<'a> {
     Sending(Sending<'a>),
     /// Sent, or about to be.
     Sent(PublisherConfirm),
-    Confirmed(Confirmation),
+    /// Whether it was taken, and what came back meanwhile: this one or a neighbour, by its id if it has one.
+    Confirmed(bool, Option<Option<ShortString>>),
     /// Never handed to the broker.
     NotSent,
     /// Its channel ended before the confirm.
@@ -136,8 +143,9 @@ impl Window {
         let frame_max = live.frame_max();
         let unconfirmed = Unconfirmed::new(&self.publisher, entries.len());
         // All are handed over before the first is waited for: one task, woken a few times.
+        let ids: Vec<_> = entries.iter().map(Outgoing::id).collect();
         let mut fates: Vec<Fate<'_>> =
-            entries.iter().map(|entry| hand_over(channel, &exchange, entry, frame_max)).collect();
+            entries.into_iter().map(|entry| hand_over(channel, &exchange, entry, frame_max)).collect();
         let whole = timeout_at(deadline, settle(&mut fates)).await.is_ok();
         drop(unconfirmed);
         let lost = fates.iter().find_map(|fate| match fate {
@@ -152,7 +160,6 @@ impl Window {
             let why = lost.map_or_else(|| "no confirm in time".to_owned(), ToString::to_string);
             tracing::warn!(exchange = self.exchange, why, "publishes are unconfirmed");
         }
-        let ids: Vec<_> = entries.iter().map(Outgoing::id).collect();
         judge(fates, &ids, whole, &self.exchange)
     }
 }
@@ -161,21 +168,18 @@ impl Window {
 fn hand_over<'a>(
     channel: &'a Channel,
     exchange: &ShortString,
-    entry: &'a Outgoing,
+    entry: Outgoing,
     frame_max: usize,
 ) -> Fate<'a> {
     if let Err(error) = entry.check(frame_max) {
         return Fate::Refused(error);
     }
-    let properties = entry.properties.clone();
-    let mut sending: Sending<'a> = Box::pin(channel.basic_publish(
-        exchange.clone(),
-        ShortString::default(),
-        PUBLISH,
-        &entry.body,
-        properties,
-    ));
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let Outgoing { body, properties, .. } = entry;
+    let exchange = exchange.clone();
+    let mut sending: Sending<'a> = Box::pin(async move {
+        channel.basic_publish(exchange, ShortString::default(), PUBLISH, &body, properties).await
+    });
+    let mut context = Context::from_waker(Waker::noop());
     match sending.as_mut().poll(&mut context) {
         Poll::Pending => Fate::Sending(sending),
         Poll::Ready(Ok(confirm)) => Fate::Sent(confirm),
@@ -193,21 +197,26 @@ async fn settle(fates: &mut [Fate<'_>]) {
     }
     for fate in fates {
         if let Fate::Sent(confirm) = fate {
-            *fate = confirm.await.map_or_else(Fate::Lost, Fate::Confirmed);
+            *fate = confirm.await.map_or_else(Fate::Lost, confirmed);
         }
     }
 }
 
+fn confirmed(confirmation: Confirmation) -> Fate<'static> {
+    let taken = confirmation.is_ack();
+    let returned = confirmation.take_message().map(|message| message.properties.message_id().clone());
+    Fate::Confirmed(taken, returned)
+}
+
 /// What each comes to. `whole`: nothing of it is still under way.
-fn judge(fates: Vec<Fate<'_>>, ids: &[Option<&str>], whole: bool, exchange: &str) -> Vec<Result<()>> {
+fn judge(fates: Vec<Fate<'_>>, ids: &[Option<ShortString>], whole: bool, exchange: &str) -> Vec<Result<()>> {
     let mut returned = Returned::default();
     let fates: Vec<_> = fates
         .into_iter()
         .map(|fate| match fate {
-            Fate::Confirmed(confirmation) => {
-                let taken = confirmation.is_ack();
-                if let Some(message) = confirmation.take_message() {
-                    returned.add(message.delivery.properties.message_id().as_ref());
+            Fate::Confirmed(taken, message) => {
+                if let Some(id) = message {
+                    returned.add(id);
                 }
                 Ok(taken)
             }
@@ -229,9 +238,9 @@ fn judge(fates: Vec<Fate<'_>>, ids: &[Option<&str>], whole: bool, exchange: &str
     let certain = whole && !fates.iter().any(is_missing);
     // Those without an id cannot be told apart: all of them came back, or it is not known which.
     let nameless = fates.iter().zip(ids).filter(|(fate, id)| fate.is_ok() && id.is_none()).count();
-    let outcome = |(fate, id): (Result<bool>, &Option<&str>)| {
+    let outcome = |(fate, id): (Result<bool>, &Option<ShortString>)| {
         let taken = fate?;
-        match *id {
+        match id {
             Some(id) if returned.ids.contains(id) => Err(unbound(exchange)),
             None if returned.nameless > 0 && returned.nameless == nameless => Err(unbound(exchange)),
             None if returned.nameless > 0 => Err(Error::unknown(
@@ -252,14 +261,14 @@ fn judge(fates: Vec<Fate<'_>>, ids: &[Option<&str>], whole: bool, exchange: &str
 /// What the broker has given back.
 #[derive(Default)]
 struct Returned {
-    ids: BTreeSet<String>,
+    ids: BTreeSet<ShortString>,
     nameless: usize,
 }
 
 impl Returned {
-    fn add(&mut self, id: Option<&ShortString>) {
+    fn add(&mut self, id: Option<ShortString>) {
         match id {
-            Some(id) => drop(self.ids.insert(id.as_str().to_owned())),
+            Some(id) => drop(self.ids.insert(id)),
             None => self.nameless += 1,
         }
     }

@@ -4,5 +4,6 @@
 
 mod counts;
 mod foreign;
+mod log;
 mod stage;
 mod with_rabbitmq;

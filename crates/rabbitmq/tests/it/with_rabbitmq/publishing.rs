@@ -7,6 +7,7 @@ use tidings_domain::{ErrorKind, ports::Queue};
 
 use crate::{
     foreign::Foreign,
+    log::Log,
     stage::{Stage, declare, message, number, publish, receive, topic},
 };
 
@@ -51,6 +52,22 @@ async fn what_a_full_queue_of_another_party_refuses_is_unknown() {
     // And rightly so: ours has it.
     let consumer = stage.bus.consume(Queue::Items, 5).await.unwrap();
     assert_eq!(number(&receive(&*consumer, 1).await[0]), 0);
+}
+
+/// The client library logs each returned message with its headers and body.
+#[tokio::test]
+async fn what_comes_back_is_not_in_the_log() {
+    let log = Log::global();
+    let stage = Stage::with(&["messages"]).await;
+    stage.server.unbind(&stage.url, "tidings-topic-messages", "tidings-items").await;
+    let mut secret = message(0);
+    // A property, which is logged as text; bodies and headers are logged as numbers.
+    secret.headers.insert("id".to_owned(), "hush-id".to_owned());
+    let answer = stage.bus.publish(&topic("messages"), vec![secret]).await.remove(0);
+    assert_eq!(answer.unwrap_err().kind, ErrorKind::Misconfigured);
+    let lines = log.lines();
+    assert!(lines.iter().any(|line| line.contains("connected to the broker")), "the log hears nothing");
+    assert!(!lines.iter().any(|line| line.contains("hush")), "{lines:?}");
 }
 
 #[tokio::test]

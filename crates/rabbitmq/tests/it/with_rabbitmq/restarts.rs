@@ -118,6 +118,7 @@ async fn nothing_confirmed_is_lost_when_the_broker_is_restarted_and_killed() {
     consuming_ends.store(true, Ordering::Relaxed);
     let mut came = consumers.join_next().await.unwrap().unwrap();
     // What was left.
+    until_up(&rabbitmq).await;
     let consumer = rabbitmq.bus().consume(Queue::Items, 100).await.unwrap();
     loop {
         let received = consumer.receive(100, Duration::from_millis(500)).await.unwrap();

@@ -53,6 +53,42 @@ async fn without_configure_rights_an_operators_topology_is_looked_at_and_used() 
 }
 
 #[tokio::test]
+async fn rights_on_our_own_names_and_the_default_exchange_suffice() {
+    let server = Server::shared().await;
+    let url = server.vhost().await;
+    let user = format!("own-{}", vhost(&url));
+    server.ctl(&["add_user", &user, "hush-1"]).await;
+    let ours = "^tidings-.*";
+    // Dead letters go through the default exchange.
+    let write = r"^(tidings-.*|amq\.default)$";
+    server.ctl(&["set_permissions", "-p", &vhost(&url), &user, ours, write, ours]).await;
+    let rabbitmq = RabbitMq::new(options(&login(&url, &user), server)).unwrap();
+    declare(&rabbitmq, &["messages"]).await.unwrap();
+    publish(&*rabbitmq.bus(), &topic("messages"), 0..1).await;
+    let consumer = rabbitmq.bus().consume(Queue::Items, 1).await.unwrap();
+    receive(&*consumer, 1).await;
+}
+
+#[tokio::test]
+async fn an_operators_queue_with_other_arguments_is_named() {
+    let server = Server::shared().await;
+    let url = server.vhost().await;
+    declare(&RabbitMq::new(options(&url, server)).unwrap(), &["messages"]).await.unwrap();
+    server.delete_queue(&url, "tidings-mail").await;
+    server.declare_queue(&url, "tidings-mail", r#"{"x-queue-type": "quorum", "x-delivery-limit": 20}"#).await;
+    server.bind(&url, "tidings-notifications", "tidings-mail").await;
+    let mut verifying = options(&url, server);
+    verifying.declares = false;
+    let verifying = RabbitMq::new(verifying).unwrap();
+    let missing = verifying.topology().verify(&[TopicName::messages()]).await.unwrap();
+    let names: Vec<_> = missing.iter().map(|missing| missing.name.as_str()).collect();
+    assert!(names.contains(&"x-delivery-limit = 1000 of the queue tidings-mail (it has 20)"), "{names:?}");
+    assert!(names.iter().all(|name| name.contains("tidings-mail")), "{names:?}");
+    let error = declare(&verifying, &["messages"]).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Misconfigured);
+}
+
+#[tokio::test]
 async fn a_wrong_login_and_a_missing_virtual_host_are_said() {
     let stage = Stage::with(&["messages"]).await;
     let nobody = RabbitMq::new(options(&login(&stage.url, "nobody"), stage.server)).unwrap();
