@@ -58,6 +58,7 @@ impl RabbitMq {
         let names = Arc::new(Names::new(&options.namespace));
         let metrics = Metrics::new(&options.meter);
         let standing = Arc::new(Standing::default());
+        let answers = Arc::new(Notify::new());
         let link = |role| {
             Link::new(
                 role,
