@@ -295,3 +295,6 @@ impl<'a> Input<'a> {
         })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
