@@ -1,4 +1,5 @@
-# Sends the signal $1 to the processes $2... and to all that descend from them. Prints whom it reached.
+# Sends the signal $1 to the processes $2... and to all that descend from them; after KILL waits until all of them are gone, for what
+# they held is theirs until then. Prints whom it reached.
 # They are stopped first, so that none forks unseen; a process that is dead already (a zombie) does not count.
 family() {
     ps -A -o pid= -o ppid= -o stat= | awk -v roots="$*" '
@@ -27,5 +28,12 @@ signal_family() {
     fi
     members=$(family "$@")
     if [ -n "$members" ] && [ "$signal" != STOP ]; then kill "-$signal" $members 2>/dev/null; fi
+    if [ "$signal" = KILL ]; then
+        tries=0
+        while [ "$tries" -lt 600 ] && [ -n "$(family $members)" ]; do
+            tries=$((tries + 1))
+            sleep 0.05
+        done
+    fi
     echo $members
 }

@@ -7,15 +7,11 @@ mkdir "$1/pids" || exit 1
 echo ready
 while read -r _; do :; done
 
-tries=0
-while [ "$tries" -lt 100 ]; do
-    tries=$((tries + 1))
+# Again until nobody is left: one may have begun while we looked.
+while
     roots=$(cat "$1"/pids/* 2>/dev/null)
-    [ -n "$roots$left" ] || break
-    left=$(signal_family KILL $roots $left)
-    [ -n "$left" ] || break
-    sleep 0.05
-done
+    [ -n "$roots" ] && [ -n "$(signal_family KILL $roots)" ]
+do :; done
 # What is to go from a server that is not ours.
 [ ! -f "$1/at-end" ] || . "$1/at-end" >/dev/null 2>&1
 # A postmaster that was killed leaves a segment of shared memory; line 7 of its file names it.
@@ -33,5 +29,5 @@ if [ -f "$1/container" ]; then
     done
 fi
 # A disk of its own, where a test asked for one.
-[ ! -d "$1/disk" ] || umount "$1/disk" 2>/dev/null
+[ ! -d "$1/disk" ] || umount "$1/disk" 2>/dev/null || umount -l "$1/disk" 2>/dev/null
 rm -rf "$1"

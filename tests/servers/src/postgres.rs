@@ -41,8 +41,8 @@ pub struct PostgresOptions {
     pub password: Option<String>,
     /// Lines of `postgresql.conf`: name and value; the last of a name counts.
     pub settings: Vec<(String, String)>,
-    /// Keeps the data on a disk of its own with so many bytes, at least 128 MiB, that [`Postgres::fill`] fills. Only root can make one,
-    /// see [`Postgres::may_have_disk`], and only for programs of this machine.
+    /// Keeps the data on a disk of its own with so many bytes, at least 128 MiB, that [`Postgres::fill`] fills. Only root can make one:
+    /// see [`Postgres::may_have_disk`].
     pub disk_bytes: Option<u64>,
 }
 

@@ -15,7 +15,7 @@ use crate::guardian::{Guardian, signal, signal_family};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long between two looks at what cannot be waited for.
-pub(crate) const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(40);
 
 /// A process of a server, and the folder that it lives in.
 pub(crate) struct Process {

@@ -1,6 +1,5 @@
 //! A set of servers that stays until it is taken down: what `cargo xtask services` starts.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its terminal")]
-#![expect(clippy::disallowed_methods, reason = "it reads its own command line and starts itself again")]
 
 use std::{env, path::PathBuf, process::ExitCode};
 

@@ -64,6 +64,12 @@ impl Cluster {
         let user = program::is_root(server.folder())
             .then(|| program::user(&["postgres", "nobody"]).expect("PostgreSQL refuses to run as root"));
         let cluster = Self { options, port: Port::new(), server, user };
+        if let Some(bytes) = cluster.options.disk_bytes {
+            let disk = cluster.server.folder().join("disk");
+            fs::create_dir(&disk).expect("a folder of ours can be written");
+            program::run(&mut mount(bytes, &disk), "");
+            cluster.give(&disk);
+        }
         match &cluster.server {
             Server::Program(process, _) => cluster.init(process),
             Server::Image(container) => {
@@ -82,8 +88,7 @@ impl Cluster {
         let guardian = Guardian::new("disk");
         let disk = guardian.folder().join("disk");
         fs::create_dir(&disk).expect("a folder of ours can be written");
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", "size=4096", "tidings"]).arg(&disk);
+        let mut command = mount(4096, &disk);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     }
@@ -92,14 +97,6 @@ impl Cluster {
         let folder = process.folder();
         self.give(folder);
         self.give(&folder.join("pids"));
-        if let Some(bytes) = self.options.disk_bytes {
-            let disk = folder.join("disk");
-            fs::create_dir(&disk).expect("a folder of ours can be written");
-            let mut command = Command::new("mount");
-            command.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tidings"]);
-            program::run(command.arg(&disk), "");
-            self.give(&disk);
-        }
         let mut command = self.server.tool("initdb");
         command.args(["--no-locale", "--encoding=UTF8", "--username=postgres", "--no-sync", "--pgdata"]);
         command.arg(self.data());
@@ -155,7 +152,7 @@ impl Cluster {
             }
             Server::Image(container) => {
                 let settings = container.folder().join("settings");
-                let options = [
+                let mut options = vec![
                     format!("--publish={}:5432", self.port.address()),
                     format!("--volume={}:/docker-entrypoint-initdb.d:ro", settings.display()),
                     format!(
@@ -164,6 +161,11 @@ impl Cluster {
                     ),
                     "--env=POSTGRES_INITDB_ARGS=--no-locale --encoding=UTF8".to_owned(),
                 ];
+                if self.options.disk_bytes.is_some() {
+                    let disk = container.folder().join("disk");
+                    options.push(format!("--volume={}:/disk", disk.display()));
+                    options.push("--env=PGDATA=/disk/data".to_owned());
+                }
                 container.start(
                     &options,
                     &["postgres", "-c", "listen_addresses=*"].map(str::to_owned),
@@ -261,4 +263,11 @@ impl Cluster {
             command.uid(user).gid(group);
         }
     }
+}
+
+/// The command that puts a small disk, in memory, onto `folder`.
+fn mount(bytes: u64, folder: &Path) -> Command {
+    let mut command = Command::new("mount");
+    command.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tidings"]).arg(folder);
+    command
 }

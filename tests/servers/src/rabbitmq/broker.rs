@@ -65,11 +65,10 @@ impl Broker {
 
     fn configure(&self) {
         let folder = self.server.folder();
-        let (host, amqp, management, seen) = match &self.server {
-            Server::Program(..) => {
-                ("127.0.0.1", self.amqp.number(), self.management_port.number(), folder.display().to_string())
-            }
-            Server::Image(_) => ("0.0.0.0", 5672, 15672, "/settings".to_owned()),
+        let amqp = self.inner_port();
+        let (host, management, seen) = match &self.server {
+            Server::Program(..) => ("127.0.0.1", self.management_port.number(), folder.display().to_string()),
+            Server::Image(_) => ("0.0.0.0", 15672, "/settings".to_owned()),
         };
         let write = |name: &str, text: &str| {
             fs::write(folder.join(name), text).expect("a folder of ours can be written");
@@ -135,16 +134,34 @@ impl Broker {
         }
     }
 
+    /// Whether management answers and it takes AMQP's connections.
     fn answers(&self) -> bool {
-        self.management.try_ask("GET", "/api/whoami", "").is_some_and(|(status, _)| status == 200)
-            && self.greets()
+        let says_yes =
+            |path: &str| self.management.try_ask("GET", path, "").is_some_and(|(status, _)| status == 200);
+        // Listeners for TLS are asked for there: a connection of ours would be a failed one.
+        says_yes("/api/whoami")
+            && if self.options.tls.is_some() {
+                says_yes(&format!("/api/health/checks/port-listener/{}", self.inner_port()))
+            } else {
+                self.greets().is_some()
+            }
     }
 
-    /// Whether it speaks AMQP (or, with TLS, listens).
-    fn greets(&self) -> bool {
-        let Some(mut stream) = program::connect(self.address()) else { return false };
-        self.options.tls.is_some()
-            || (stream.write_all(b"AMQP\x00\x00\x09\x01").is_ok() && stream.read_exact(&mut [0; 8]).is_ok())
+    /// The first bytes of its first frame.
+    fn greets(&self) -> Option<[u8; 8]> {
+        let mut stream = program::connect(self.address())?;
+        stream.write_all(b"AMQP\x00\x00\x09\x01").ok()?;
+        let mut frame = [0; 8];
+        stream.read_exact(&mut frame).ok()?;
+        Some(frame)
+    }
+
+    /// The port that the server itself sees.
+    fn inner_port(&self) -> u16 {
+        match &self.server {
+            Server::Program(..) => self.amqp.number(),
+            Server::Image(_) => 5672,
+        }
     }
 
     pub(super) fn server(&self) -> &Server {

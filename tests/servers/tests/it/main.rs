@@ -1,6 +1,7 @@
 //! The servers do what their handles say.
 #![expect(clippy::disallowed_types, reason = "tests of servers for tests: they own sockets")]
 
+mod given;
 mod postgres;
 mod proxy;
 mod rabbitmq;

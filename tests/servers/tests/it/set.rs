@@ -47,14 +47,19 @@ impl Drop for Set {
     }
 }
 
-/// Processes whose command line names `part`, and folders of ours that are named so.
+/// Processes whose command line names `part`, folders of ours and containers that are named so.
 fn left_of(part: &str) -> Vec<String> {
-    let output = Command::new("ps").args(["-A", "-o", "args="]).output().expect("ps runs");
-    let processes = String::from_utf8_lossy(&output.stdout).into_owned();
-    let processes = processes.lines().filter(|line| line.contains(part)).map(str::to_owned);
+    let processes = lines(Command::new("ps").args(["-A", "-o", "args="]));
+    let containers = lines(Command::new("docker").args(["ps", "--all", "--format", "{{.Names}}"]));
     let folders = fs::read_dir(std::env::temp_dir()).expect("the folder can be read").flatten();
-    let folders = folders.map(|entry| entry.path().display().to_string()).filter(|path| path.contains(part));
-    processes.chain(folders).collect()
+    let folders = folders.map(|entry| entry.path().display().to_string());
+    processes.into_iter().chain(containers).chain(folders).filter(|line| line.contains(part)).collect()
+}
+
+/// What a command prints; nothing where it is not installed.
+fn lines(command: &mut Command) -> Vec<String> {
+    let output = command.output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).lines().map(str::to_owned).collect()
 }
 
 fn kill(pid: &str) {
