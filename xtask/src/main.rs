@@ -14,7 +14,12 @@ use anyhow::{Context as _, bail};
 
 const HELP: &str = "\
 cargo xtask test [--install] [ARGS...]  run every test; --install gets the programs that they need and the machine lacks
-                                        (Debian's packages, as root); without it such tests are left out and named
+                                        (Debian's packages, as root); without it such tests are left out and named.
+                                        --servers programs|images: this machine's, or the official images in Docker;
+                                        without it whichever is here. DATABASE_URL, AMQP_URL, REDIS_URL name running ones
+cargo xtask services up|down|env [--name N]
+                                        PostgreSQL, RabbitMQ and Redis that stay until `down`; `env` prints their addresses
+                                        as lines for the shell: eval \"$(cargo xtask services env)\"
 cargo xtask bench embedded [ARGS...]    measure the release binary beside floors of the same run; `selfhosted` starts
                                         four processes and private PostgreSQL, RabbitMQ and Redis; --quick is two minutes
 cargo xtask simulate [--seeds N] [...]  run the simulation: N seeds, or --seed S to replay one

@@ -22,28 +22,12 @@ struct Asked<'a> {
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     let asked = parse(arguments)?;
     let missing = missing(&asked)?;
-    // Conformance tests take the server whose address is given; those that end theirs need one of their own.
-    let apart: Vec<&str> = missing
-        .iter()
-        .filter(|program| !program.is_given())
-        .filter_map(|program| program.conformance)
-        .collect();
-
-    let mut command = cargo();
-    command.args(["test", "--workspace", "--locked"]);
-    for package in &apart {
-        command.args(["--exclude", package]);
-    }
-    finish(command, &asked, &missing)?;
-    for package in &apart {
-        let mut command = cargo();
-        command.args(["test", "--locked", "--package", package, "--lib"]);
-        for target in targets_without_conformance(package)? {
-            command.args(["--test", &target]);
+    for mut command in commands(&asked, &missing)? {
+        let status = command.status().context("start cargo test")?;
+        if !status.success() {
+            bail!("cargo test ended with {status}");
         }
-        finish(command, &asked, &missing)?;
     }
-
     if missing.is_empty() {
         println!("all tests ran and passed");
     } else {
@@ -108,20 +92,39 @@ fn missing(asked: &Asked<'_>) -> anyhow::Result<Vec<&'static Program>> {
     Ok(missing)
 }
 
-/// Runs `cargo test` without the tests that need what is missing.
-fn finish(mut command: Command, asked: &Asked<'_>, missing: &[&Program]) -> anyhow::Result<()> {
+/// What to run: everything at once, then each adapter whose conformance tests have to be left out.
+fn commands(asked: &Asked<'_>, missing: &[&Program]) -> anyhow::Result<Vec<Command>> {
+    // Those tests do with a server whose address is given.
+    let without_server = missing.iter().filter(|program| !program.is_given());
+    let apart: Vec<&str> = without_server.filter_map(|program| program.conformance).collect();
+
+    let mut all = vec!["--workspace".to_owned()];
+    for package in &apart {
+        all.extend(["--exclude".to_owned(), (*package).to_owned()]);
+    }
+    let mut runs = vec![all];
+    for package in apart {
+        let mut rest = vec!["--package".to_owned(), package.to_owned(), "--lib".to_owned()];
+        for target in targets_without_conformance(package)? {
+            rest.extend(["--test".to_owned(), target]);
+        }
+        runs.push(rest);
+    }
+    Ok(runs.iter().map(|selection| command(selection, asked, missing)).collect())
+}
+
+/// `cargo test` for a selection, without the tests that need what is missing.
+fn command(selection: &[String], asked: &Asked<'_>, missing: &[&Program]) -> Command {
+    let mut command = cargo();
+    command.args(["test", "--locked"]).args(selection).args(&asked.rest);
     if let Some(servers) = asked.servers {
         command.env("TIDINGS_TEST_SERVERS", servers);
     }
-    command.args(&asked.rest).arg("--");
+    command.arg("--");
     for program in missing {
         command.args(["--skip", program.marker]);
     }
-    let status = command.status().context("start cargo test")?;
-    if !status.success() {
-        bail!("cargo test ended with {status}");
-    }
-    Ok(())
+    command
 }
 
 /// The integration tests of an adapter but for its conformance tests.
@@ -142,4 +145,49 @@ fn targets_without_conformance(package: &str) -> anyhow::Result<Vec<String>> {
     targets.sort_unstable();
     targets.dedup();
     Ok(targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(missing: &[&Program]) -> Vec<String> {
+        let commands = commands(&Asked::default(), missing).expect("the adapters' folders can be read");
+        let arguments = |command: &Command| {
+            command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>()
+        };
+        commands.iter().map(|command| arguments(command).join(" ")).collect()
+    }
+
+    #[test]
+    fn a_machine_with_all_runs_all_at_once() {
+        assert_eq!(lines(&[]), ["test --locked --workspace --"]);
+    }
+
+    #[test]
+    fn without_a_server_only_its_own_tests_are_left_out() {
+        let redis = PROGRAMS.iter().find(|program| program.name == "Redis").expect("it is listed");
+        let curl = PROGRAMS.iter().find(|program| program.name == "curl").expect("it is listed");
+        let skip = format!("--skip {} --skip {}", redis.marker, curl.marker);
+        let apart = "--package tidings-redis --lib --test it";
+        let expected = if redis.is_given() {
+            vec![format!("test --locked --workspace -- {skip}")]
+        } else {
+            vec![
+                format!("test --locked --workspace --exclude tidings-redis -- {skip}"),
+                format!("test --locked {apart} -- {skip}"),
+            ]
+        };
+        assert_eq!(lines(&[redis, curl]), expected);
+    }
+
+    #[test]
+    fn images_are_asked_for_by_a_variable() {
+        let arguments = ["--servers", "images", "--package", "tidings"].map(str::to_owned);
+        let asked = parse(&arguments).expect("these are arguments");
+        let commands = commands(&asked, &[]).expect("nothing is missing");
+        let variables: Vec<_> = commands[0].get_envs().collect();
+        assert_eq!(variables, [("TIDINGS_TEST_SERVERS".as_ref(), Some("images".as_ref()))]);
+        assert!(parse(&["--servers".to_owned(), "clouds".to_owned()]).is_err());
+    }
 }
