@@ -211,6 +211,11 @@ impl Set {
     }
 }
 
+/// The variables that name servers which run already.
+pub fn given() -> Vec<&'static str> {
+    ["DATABASE_URL", "AMQP_URL", "REDIS_URL"].into_iter().filter(|name| variable(name).is_some()).collect()
+}
+
 /// A line for the shell.
 fn export(name: &str, value: &str) -> String {
     format!("export {name}='{}'\n", value.replace('\'', r"'\''"))

@@ -3,7 +3,7 @@
 
 use std::{env, path::PathBuf, process::ExitCode};
 
-use tidings_servers::set::Set;
+use tidings_servers::set::{self, Set};
 
 const USAGE: &str = "tidings-services up|down|env|hold --folder FOLDER [--name NAME]";
 
@@ -32,6 +32,9 @@ fn run(arguments: Vec<String>) -> Result<(), String> {
     match command.as_deref() {
         Some("up") => {
             let program = env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
+            for name in set::given() {
+                eprintln!("{name} is set: the set takes that server and starts none of its own");
+            }
             print!("{}", set.up(&program)?);
             Ok(())
         }
