@@ -299,3 +299,51 @@ impl Drop for Unconfirmed<'_> {
         self.publisher.metrics.unconfirmed(-self.count);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ids: &[&str]) -> Vec<Option<ShortString>> {
+        ids.iter().map(|id| (!id.is_empty()).then(|| ShortString::from(*id))).collect()
+    }
+
+    fn confirmed(returned: Option<&str>) -> Fate<'static> {
+        Fate::Confirmed(true, returned.map(|id| ids(&[id]).remove(0)))
+    }
+
+    fn kinds(answers: &[Result<()>]) -> Vec<Option<ErrorKind>> {
+        answers.iter().map(|answer| answer.as_ref().err().map(|error| error.kind)).collect()
+    }
+
+    const UNBOUND: Option<ErrorKind> = Some(ErrorKind::Misconfigured);
+    const UNKNOWN: Option<ErrorKind> = Some(ErrorKind::Unknown);
+
+    #[test]
+    fn what_came_back_is_told_by_its_id_and_not_by_the_confirm_that_it_hangs_on() {
+        let fates = vec![confirmed(Some("b")), confirmed(None), confirmed(None)];
+        let answers = judge(fates, &ids(&["a", "b", "c"]), true, "x");
+        assert_eq!(kinds(&answers), [None, UNBOUND, None]);
+        // The same id twice: both are said to have come back.
+        let fates = vec![confirmed(Some("a")), confirmed(None)];
+        assert_eq!(kinds(&judge(fates, &ids(&["a", "a"]), true, "x")), [UNBOUND, UNBOUND]);
+    }
+
+    #[test]
+    fn those_without_an_id_came_back_together_or_are_unknown() {
+        let fates = vec![confirmed(Some("")), confirmed(Some(""))];
+        assert_eq!(kinds(&judge(fates, &ids(&["", ""]), true, "x")), [UNBOUND, UNBOUND]);
+        let fates = vec![confirmed(Some("")), confirmed(None), confirmed(None)];
+        assert_eq!(kinds(&judge(fates, &ids(&["", "", "c"]), true, "x")), [UNKNOWN, UNKNOWN, None]);
+    }
+
+    #[test]
+    fn nothing_is_certain_of_a_window_that_is_not_complete() {
+        let lost = || Fate::Lost(lapin::ErrorKind::MissingHeartbeatError.into());
+        let fates = vec![confirmed(None), lost(), Fate::NotSent, Fate::Confirmed(false, None)];
+        let answers = judge(fates, &ids(&["a", "b", "c", "d"]), true, "x");
+        assert_eq!(kinds(&answers), [UNKNOWN, UNKNOWN, Some(ErrorKind::Unavailable), UNKNOWN]);
+        assert_eq!(kinds(&judge(vec![confirmed(None)], &ids(&["a"]), false, "x")), [UNKNOWN]);
+        assert_eq!(kinds(&judge(vec![confirmed(None)], &ids(&["a"]), true, "x")), [None]);
+    }
+}

@@ -97,7 +97,8 @@ async fn a_management_that_is_away_is_no_failure() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_binding_that_goes_under_load_makes_no_lost_message_a_confirmed_one() {
     const PUBLISHERS: usize = 8;
-    const EACH: usize = 120;
+    const EACH: usize = 40;
+    const BATCH: usize = 64;
     let stage = Stage::with(&["messages"]).await;
     let messages = topic("messages");
     let publishing = (0..PUBLISHERS).map(|publisher| {
@@ -106,8 +107,8 @@ async fn a_binding_that_goes_under_load_makes_no_lost_message_a_confirmed_one() 
             let mut taken = Vec::new();
             let mut refused = 0;
             for round in 0..EACH {
-                let first = (publisher * EACH + round) * 5;
-                let answers = bus.publish(messages, (first..first + 5).map(message).collect()).await;
+                let first = (publisher * EACH + round) * BATCH;
+                let answers = bus.publish(messages, (first..first + BATCH).map(message).collect()).await;
                 for (number, answer) in (first..).zip(answers) {
                     match answer {
                         Ok(()) => taken.push(number),
@@ -119,7 +120,7 @@ async fn a_binding_that_goes_under_load_makes_no_lost_message_a_confirmed_one() 
         }
     });
     let unbinding = async {
-        for _ in 0..5 {
+        for _ in 0..10 {
             stage.server.unbind(&stage.url, EXCHANGE, QUEUE).await;
             tokio::task::yield_now().await;
             stage.server.bind(&stage.url, EXCHANGE, QUEUE).await;
