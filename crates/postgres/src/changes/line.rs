@@ -366,6 +366,16 @@ impl Line {
     }
 }
 
+#[cfg(test)]
+impl Line {
+    /// As if this process had stood still for so long.
+    pub(crate) fn stand_still(&self, time: Duration) {
+        let mut state = self.lock();
+        state.looked_at -= time;
+        state.life_at -= time;
+    }
+}
+
 impl State {
     fn check(&self) -> Result<()> {
         self.ended.as_ref().map_or(Ok(()), |error| Err(error.copy()))

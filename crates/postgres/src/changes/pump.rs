@@ -110,3 +110,6 @@ fn error(failure: Failure) -> Error {
         _ => failure.into_error("read the table stream"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 //! The table stream on real servers.
 
 mod basics;
+mod content;
 mod faults;
 mod gaps;
+mod large;
 mod rig;
 mod standby;
