@@ -22,16 +22,14 @@ pub(crate) struct Program {
     package: &'static str,
     /// The part of a test's name that says it needs the program.
     pub(crate) marker: &'static str,
-    /// The package whose conformance tests all need it: those names are the ports', and carry no marker.
-    pub(crate) conformance: Option<&'static str>,
 }
 
 enum Check {
     /// The command that ends with 0 where it is installed.
     Ends(&'static [&'static str]),
-    /// A server of `tests/servers`: the program, a folder where it may lie below (one level of versions between), and the variable
-    /// with the address of one that runs already. Where it is missing, an image of Docker's does.
-    Server { program: &'static str, below: &'static [&'static str], address: &'static str },
+    /// A server of `tests/servers`: the program, a folder where it may lie below (one level of versions between). Where it is
+    /// missing, an image of Docker's does.
+    Server { program: &'static str, below: &'static [&'static str] },
 }
 
 /// All of them.
@@ -41,68 +39,54 @@ pub(crate) const PROGRAMS: [Program; 8] = [
         check: Check::Ends(&["sqlite3", "--version"]),
         package: "sqlite3",
         marker: "sqlite3_shell",
-        conformance: None,
     },
     Program {
         name: "curl",
         check: Check::Ends(&["curl", "--version"]),
         package: "curl",
         marker: "with_curl",
-        conformance: None,
     },
     Program {
         name: "aiosmtpd (a mail server)",
         check: Check::Ends(&["/usr/bin/python3", "-c", "import aiosmtpd"]),
         package: "python3-aiosmtpd",
         marker: "with_aiosmtpd",
-        conformance: None,
     },
     Program {
         name: "pika (an AMQP client)",
         check: Check::Ends(&["/usr/bin/python3", "-c", "import pika"]),
         package: "python3-pika",
         marker: "with_pika",
-        conformance: None,
     },
     Program {
         name: "psycopg2 (a PostgreSQL client)",
         check: Check::Ends(&["/usr/bin/python3", "-c", "import psycopg2"]),
         package: "python3-psycopg2",
         marker: "with_psycopg",
-        conformance: None,
     },
     Program {
         name: "PostgreSQL",
         check: Check::Server {
             program: "initdb",
             below: &["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"],
-            address: "DATABASE_URL",
         },
         package: "postgresql",
         marker: "with_postgres",
-        conformance: Some("tidings-postgres"),
     },
     Program {
         name: "RabbitMQ",
         check: Check::Server {
             program: "rabbitmq-server",
             below: &["/usr/lib", "/opt/homebrew/opt", "/usr/local/opt"],
-            address: "AMQP_URL",
         },
         package: "rabbitmq-server",
         marker: "with_rabbitmq",
-        conformance: Some("tidings-rabbitmq"),
     },
     Program {
         name: "Redis",
-        check: Check::Server {
-            program: "redis-server",
-            below: &["/opt/homebrew/opt", "/usr/local/opt"],
-            address: "REDIS_URL",
-        },
+        check: Check::Server { program: "redis-server", below: &["/opt/homebrew/opt", "/usr/local/opt"] },
         package: "redis-server",
         marker: "with_redis",
-        conformance: Some("tidings-redis"),
     },
 ];
 
@@ -111,7 +95,7 @@ impl Program {
     pub(crate) fn is_installed(&self) -> bool {
         match &self.check {
             Check::Ends(command) => ends_well(command),
-            Check::Server { program, below, .. } => {
+            Check::Server { program, below } => {
                 let path = std::env::var_os("PATH").unwrap_or_default();
                 std::env::split_paths(&path)
                     .chain(below.iter().flat_map(|parent| programs_below(Path::new(parent))))
@@ -123,14 +107,6 @@ impl Program {
     /// Whether it is a server, which may come as an image too.
     pub(crate) fn is_server(&self) -> bool {
         matches!(self.check, Check::Server { .. })
-    }
-
-    /// Whether the address of one that runs is given: tests that need none of their own use it.
-    pub(crate) fn is_given(&self) -> bool {
-        match self.check {
-            Check::Server { address, .. } => std::env::var_os(address).is_some_and(|value| !value.is_empty()),
-            Check::Ends(_) => false,
-        }
     }
 }
 

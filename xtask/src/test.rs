@@ -1,13 +1,12 @@
 //! `cargo xtask test`: every test of the workspace, and an honest last line.
 
-use std::{fs, process::Command};
+use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
 use crate::{
     cargo,
     programs::{self, PROGRAMS, Program},
-    root,
 };
 
 /// What the command line asks for.
@@ -22,7 +21,7 @@ struct Asked<'a> {
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     let asked = parse(arguments)?;
     let missing = missing(&asked)?;
-    for mut command in commands(&asked, &missing)? {
+    for mut command in commands(&asked, &missing) {
         let status = command.status().context("start cargo test")?;
         if !status.success() {
             bail!("cargo test ended with {status}");
@@ -93,75 +92,50 @@ fn missing(asked: &Asked<'_>) -> anyhow::Result<Vec<&'static Program>> {
     Ok(missing)
 }
 
-/// What to run: everything at once, then each adapter whose conformance tests have to be left out.
-fn commands(asked: &Asked<'_>, missing: &[&Program]) -> anyhow::Result<Vec<Command>> {
+/// What to run: everything at once; without a server the program's own tests apart, where all of one module need every server and
+/// other modules have its name too.
+fn commands(asked: &Asked<'_>, missing: &[&Program]) -> Vec<Command> {
+    let skips: Vec<&str> = missing.iter().map(|program| program.marker).collect();
     if asked.rest.iter().any(|argument| *argument == "-p" || argument.starts_with("--package")) {
-        // Whoever names packages gets these, whatever they need.
-        return Ok(vec![command(&[], asked, missing)]);
+        // Whoever names packages gets these.
+        return vec![command(&[], asked, &skips)];
     }
-    // Those tests do with a server whose address is given.
-    let without_server = missing.iter().filter(|program| !program.is_given());
-    let apart: Vec<&str> = without_server.filter_map(|program| program.conformance).collect();
-
-    let mut all = vec!["--workspace".to_owned()];
-    for package in &apart {
-        all.extend(["--exclude".to_owned(), (*package).to_owned()]);
+    if !missing.iter().any(|program| program.is_server()) {
+        return vec![command(&["--workspace"], asked, &skips)];
     }
-    let mut runs = vec![all];
-    for package in apart {
-        let mut rest = vec!["--package".to_owned(), package.to_owned(), "--lib".to_owned()];
-        for target in targets_without_conformance(package)? {
-            rest.extend(["--test".to_owned(), target]);
-        }
-        runs.push(rest);
-    }
-    Ok(runs.iter().map(|selection| command(selection, asked, missing)).collect())
+    let with_module = [&skips[..], &["selfhosted::"]].concat();
+    vec![
+        command(&["--workspace", "--exclude", "tidings"], asked, &skips),
+        command(&["--package", "tidings", "--bins"], asked, &skips),
+        command(&["--package", "tidings", "--test", "it"], asked, &with_module),
+    ]
 }
 
-/// `cargo test` for a selection, without the tests that need what is missing.
-fn command(selection: &[String], asked: &Asked<'_>, missing: &[&Program]) -> Command {
+/// `cargo test` for a selection, without the tests whose names hold one of `skips`.
+fn command(selection: &[&str], asked: &Asked<'_>, skips: &[&str]) -> Command {
     let mut command = cargo();
     command.args(["test", "--locked"]).args(selection).args(&asked.rest);
     if let Some(servers) = asked.servers {
         command.env("TIDINGS_TEST_SERVERS", servers);
     }
     command.arg("--");
-    for program in missing {
-        command.args(["--skip", program.marker]);
+    for part in skips {
+        command.args(["--skip", part]);
     }
     command
-}
-
-/// The integration tests of an adapter but for its conformance tests.
-fn targets_without_conformance(package: &str) -> anyhow::Result<Vec<String>> {
-    let folder = package.strip_prefix("tidings-").context("our packages' names begin with ours")?;
-    let folder = root().join("crates").join(folder).join("tests");
-    let entries = fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))?;
-    let mut targets = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| format!("read {}", folder.display()))?.path();
-        let is_target =
-            path.join("main.rs").is_file() || path.extension().is_some_and(|ending| ending == "rs");
-        let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if is_target && name != "conformance" {
-            targets.push(name);
-        }
-    }
-    targets.sort_unstable();
-    targets.dedup();
-    Ok(targets)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn lines(missing: &[&Program]) -> Vec<String> {
-        let commands = commands(&Asked::default(), missing).expect("the adapters' folders can be read");
+    fn lines(missing: &[&str]) -> Vec<String> {
+        let missing: Vec<&Program> =
+            PROGRAMS.iter().filter(|program| missing.contains(&program.name)).collect();
         let arguments = |command: &Command| {
             command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>()
         };
-        commands.iter().map(|command| arguments(command).join(" ")).collect()
+        commands(&Asked::default(), &missing).iter().map(|command| arguments(command).join(" ")).collect()
     }
 
     #[test]
@@ -170,27 +144,27 @@ mod tests {
     }
 
     #[test]
-    fn without_a_server_only_its_own_tests_are_left_out() {
-        let redis = PROGRAMS.iter().find(|program| program.name == "Redis").expect("it is listed");
-        let curl = PROGRAMS.iter().find(|program| program.name == "curl").expect("it is listed");
-        let skip = format!("--skip {} --skip {}", redis.marker, curl.marker);
-        let apart = "--package tidings-redis --lib --test it";
-        let expected = if redis.is_given() {
-            vec![format!("test --locked --workspace -- {skip}")]
-        } else {
-            vec![
-                format!("test --locked --workspace --exclude tidings-redis -- {skip}"),
-                format!("test --locked {apart} -- {skip}"),
+    fn tests_that_need_a_missing_program_are_left_out_by_name() {
+        assert_eq!(lines(&["curl"]), ["test --locked --workspace -- --skip with_curl"]);
+    }
+
+    #[test]
+    fn without_a_server_the_tests_of_the_four_processes_are_left_out_too() {
+        assert_eq!(
+            lines(&["Redis"]),
+            [
+                "test --locked --workspace --exclude tidings -- --skip with_redis",
+                "test --locked --package tidings --bins -- --skip with_redis",
+                "test --locked --package tidings --test it -- --skip with_redis --skip selfhosted::",
             ]
-        };
-        assert_eq!(lines(&[redis, curl]), expected);
+        );
     }
 
     #[test]
     fn images_are_asked_for_by_a_variable() {
         let arguments = ["--servers", "images", "--package", "tidings-redis"].map(str::to_owned);
         let asked = parse(&arguments).expect("these are arguments");
-        let commands = commands(&asked, &[]).expect("nothing is missing");
+        let commands = commands(&asked, &[]);
         assert_eq!(commands.len(), 1, "only the package that was named");
         let variables: Vec<_> = commands[0].get_envs().collect();
         assert_eq!(variables, [("TIDINGS_TEST_SERVERS".as_ref(), Some("images".as_ref()))]);

@@ -253,5 +253,5 @@ impl Entropy for SystemEntropy {
 }
 
 fn main() -> ExitCode {
-    tidings_conformance::main(PostgresAdapter).exit_code()
+    tidings_conformance::main_of(vec![("with_postgres", Arc::new(PostgresAdapter))]).exit_code()
 }
