@@ -1,8 +1,5 @@
 //! Programs that some tests need: who has them, which Debian package brings them, which tests go without.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the programs and addresses of this machine are its environment"
-)]
+#![expect(clippy::disallowed_methods, reason = "where programs lie is in the environment")]
 
 use std::{
     fs,
