@@ -27,6 +27,10 @@ use crate::{
 /// The waits between tries while a server does not answer.
 const TRIES: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(2) };
 
+/// The servers, as people know them.
+const POSTGRES: &str = "Postgres";
+const RABBITMQ: &str = "RabbitMQ";
+
 /// What servers show of a command's connections.
 const NAME: &str = "tidings-operator";
 
@@ -89,7 +93,7 @@ async fn mend(servers: &Servers) -> tidings_domain::Result<Option<Mended>> {
             tracing::info!(why = error.chain(), "the slot needs nothing");
             Ok(None)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(at(POSTGRES)(error)),
     }
 }
 
@@ -101,14 +105,22 @@ fn connect(settings: &Settings) -> Result<(Servers, Arc<dyn Entropy>), Failure> 
     Ok((servers, entropy))
 }
 
+/// Says which server an error is of: a command speaks to both.
+fn at(server: &'static str) -> impl Fn(Error) -> Error {
+    move |mut error| {
+        error.context = format!("{server}: {}", error.context);
+        error
+    }
+}
+
 /// Makes what is missing, in the order that DESIGN gives: what every service waits for comes last.
 async fn make(settings: &Settings, servers: &Servers) -> tidings_domain::Result<Provisioned> {
     refuse_newer(servers).await?;
-    servers.store.provision().await?;
+    servers.store.provision().await.map_err(at(POSTGRES))?;
     let topics = topics(servers).await?;
     let topology = servers.rabbitmq.topology();
     if declares(settings) {
-        topology.declare(&topics).await?;
+        topology.declare(&topics).await.map_err(at(RABBITMQ))?;
     } else {
         let missing = missing(&*topology, &topics).await?;
         if !missing.is_empty() {
@@ -121,15 +133,15 @@ async fn make(settings: &Settings, servers: &Servers) -> tidings_domain::Result<
             ));
         }
     }
-    let version = servers.store.complete().await?;
+    let version = servers.store.complete().await.map_err(at(POSTGRES))?;
     Ok(Provisioned { place: place(settings), version, missing: Vec::new() })
 }
 
 /// What is missing. Writes nothing.
 async fn look(settings: &Settings, servers: &Servers) -> tidings_domain::Result<Provisioned> {
     refuse_newer(servers).await?;
-    let mut names = servers.store.check().await?;
-    let installation = servers.store.catalog().installation().await?;
+    let mut names = servers.store.check().await.map_err(at(POSTGRES))?;
+    let installation = servers.store.catalog().installation().await.map_err(at(POSTGRES))?;
     // Without the tables nobody can say which topics there are: what every installation has is looked for.
     let topics = match installation {
         Some(_) => topics(servers).await?,
@@ -142,8 +154,13 @@ async fn look(settings: &Settings, servers: &Servers) -> tidings_domain::Result<
 
 /// A newer program's installation is not touched by an older one.
 async fn refuse_newer(servers: &Servers) -> tidings_domain::Result<()> {
-    let version =
-        servers.store.catalog().installation().await?.map_or(0, |installation| installation.version);
+    let version = servers
+        .store
+        .catalog()
+        .installation()
+        .await
+        .map_err(at(POSTGRES))?
+        .map_or(0, |installation| installation.version);
     if version > INSTALLATION_VERSION {
         return Err(Error::new(
             ErrorKind::Misconfigured,
@@ -158,18 +175,20 @@ async fn refuse_newer(servers: &Servers) -> tidings_domain::Result<()> {
 /// Only what this program knows is worked on.
 async fn refuse_other_versions(servers: &Servers) -> tidings_domain::Result<()> {
     refuse_newer(servers).await?;
-    match servers.store.catalog().installation().await? {
+    match servers.store.catalog().installation().await.map_err(at(POSTGRES))? {
         Some(installation) if installation.version == INSTALLATION_VERSION => Ok(()),
         _ => Err(Error::misconfigured("read the installation: run `tidings provision` first")),
     }
 }
 
 async fn topics(servers: &Servers) -> tidings_domain::Result<Vec<TopicName>> {
-    Ok(servers.store.catalog().topics().await?.into_iter().map(|topic| topic.name).collect())
+    let topics = servers.store.catalog().topics().await.map_err(at(POSTGRES))?;
+    Ok(topics.into_iter().map(|topic| topic.name).collect())
 }
 
 async fn missing(topology: &dyn Topology, topics: &[TopicName]) -> tidings_domain::Result<Vec<String>> {
-    Ok(topology.verify(topics).await?.into_iter().map(|missing| missing.name).collect())
+    let missing = topology.verify(topics).await.map_err(at(RABBITMQ))?;
+    Ok(missing.into_iter().map(|missing| missing.name).collect())
 }
 
 fn declares(settings: &Settings) -> bool {

@@ -1,7 +1,16 @@
 //! The profile `selfhosted`: four processes of the real program on real servers.
 
+mod foreign;
+mod ledger;
+mod mail_server;
+mod operate;
 mod pipeline;
 mod process;
+mod scale;
 mod servers;
+mod sql;
 mod stack;
 mod start;
+mod stop;
+mod trace;
+mod two_stacks;

@@ -174,6 +174,18 @@ impl Stack {
         }
     }
 
+    /// Gives it another namespace, before anything is provisioned.
+    pub(crate) fn rename(&mut self, namespace: &str) {
+        self.namespace = namespace.to_owned();
+        self.set("TIDINGS_NAMESPACE", namespace);
+    }
+
+    /// Its virtual host, as the broker's tools name it.
+    pub(crate) fn vhost(&self) -> String {
+        let name = self.amqp.rsplit('/').next().unwrap();
+        name.replace("%2F", "/").replace("%2f", "/").replace("%2D", "-")
+    }
+
     /// The setting that processes are given.
     pub(crate) fn setting(&self, name: &str) -> &str {
         let found = self.settings.iter().find(|(known, _)| known == name);

@@ -37,7 +37,7 @@ async fn processes_start_in_any_order_before_their_servers_and_before_provisioni
     }
     let away = stack.run(&["provision"]).await;
     assert_eq!(away.status.code(), Some(3), "{away:?}");
-    assert!(stderr(&away).contains("postgres") && !stderr(&away).contains("guest"), "{away:?}");
+    assert!(stderr(&away).contains("Postgres") && !stderr(&away).contains("guest"), "{away:?}");
 
     // The servers come up: what is missing is provisioning.
     stack.to_postgres.heal().await;
