@@ -37,6 +37,8 @@ pub(crate) enum Class {
     NotProvisioned,
     /// It stays so until somebody changes a right, a password or a setting.
     Refused,
+    /// The server's TLS is not what was asked for.
+    Untrusted,
     /// What came is not what was agreed on.
     Protocol,
 }
@@ -64,12 +66,15 @@ impl Failure {
         let kind = match self.class {
             Class::Away | Class::Stopping | Class::Held | Class::Protocol => ErrorKind::Unavailable,
             Class::Missing | Class::Unreadable => ErrorKind::Gap,
-            Class::NotProvisioned | Class::Refused => ErrorKind::Misconfigured,
+            Class::NotProvisioned | Class::Refused | Class::Untrusted => ErrorKind::Misconfigured,
         };
         let mend = match self.class {
             Class::NotProvisioned => ": run `tidings provision`",
             Class::Refused => {
                 ": look at the user's rights (REPLICATION, the tables), its password and pg_hba.conf"
+            }
+            Class::Untrusted => {
+                ": the server's TLS is not what sslmode asks for, or its certificate is not trusted or of another name"
             }
             _ => "",
         };

@@ -38,11 +38,13 @@ const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
 
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(50), most: Duration::from_secs(2) };
 
+/// On another timeline what was confirmed counts as far as both have it in common: up to where the old one ended.
 const CLAIM: &str = "UPDATE change_stream SET holder = $2, timeline = $3,
-        confirmed = CASE WHEN timeline = $3 THEN confirmed ELSE $4::pg_lsn END,
-        within_commit = CASE WHEN timeline = $3 THEN within_commit END,
-        within_xid = CASE WHEN timeline = $3 THEN within_xid END,
-        within_ordinal = CASE WHEN timeline = $3 THEN within_ordinal END
+        confirmed = CASE WHEN timeline = $3 THEN confirmed
+            ELSE greatest($4::pg_lsn, least(confirmed, coalesce($6::pg_lsn, $4::pg_lsn))) END,
+        within_commit = CASE WHEN timeline = $3 OR within_commit < $6::pg_lsn THEN within_commit END,
+        within_xid = CASE WHEN timeline = $3 OR within_commit < $6::pg_lsn THEN within_xid END,
+        within_ordinal = CASE WHEN timeline = $3 OR within_commit < $6::pg_lsn THEN within_ordinal END
     WHERE slot = $1 AND made_at IS NOT NULL AND system_id = $5
     RETURNING confirmed::text, within_commit::text, within_xid, within_ordinal, confirmed_stored_at";
 
@@ -91,21 +93,30 @@ pub(crate) struct Keeper {
     pub(crate) heartbeat_interval: Duration,
 }
 
-/// Puts our token into the row, and reads there what is confirmed. On another timeline positions begin anew, with the slot's.
+/// The server, as it is while a stream is open.
+pub(crate) struct Place<'a> {
+    pub(crate) system_id: &'a str,
+    pub(crate) timeline: u32,
+    /// Where the timeline ended that our row knows, if it is another.
+    pub(crate) switched_at: Option<Lsn>,
+    /// The slot's own position.
+    pub(crate) slot: Lsn,
+}
+
+/// Puts our token into the row, and reads there what is confirmed.
 pub(crate) async fn claim(
     connection: &mut PgConnection,
     holder: &Holder,
-    system_id: &str,
-    timeline: u32,
-    slot_confirmed: Lsn,
+    place: Place<'_>,
 ) -> Result<Progress> {
     let what = "claim the slot";
     let claim = sqlx::query(CLAIM)
-        .bind(&holder.slot)
+        .bind(holder.slot.clone())
         .bind(holder.token)
-        .bind(i64::from(timeline))
-        .bind(slot_confirmed.to_string())
-        .bind(system_id)
+        .bind(i64::from(place.timeline))
+        .bind(place.slot.to_string())
+        .bind(place.system_id.to_owned())
+        .bind(place.switched_at.map(|lsn| lsn.to_string()))
         .fetch_optional(connection);
     let row = plain::bounded(STATEMENT_LIMIT, claim).await;
     let row = row.map_err(|error| fault::of(error, Call::Read, what))?;

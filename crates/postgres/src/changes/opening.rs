@@ -13,7 +13,7 @@ use super::{
     SlotStream,
     failure::{Class, Failure},
     identity::{Facts, GapReason, Verdict, inspect, judge},
-    keeper::{self, Holder, Keeper},
+    keeper::{self, Holder, Keeper, Place},
     line::{Limits, Line},
     lsn::Lsn,
     pgwire::PgwireConnector,
@@ -163,9 +163,13 @@ async fn attempt(
             .connect()
             .await
             .map_err(|error| fault::of(error, Call::Connect, "connect to claim the slot"))?;
-        let claimed =
-            keeper::claim(&mut connection, &holder, &identity.system_id, identity.timeline, slot_confirmed);
-        let progress = claimed.await?;
+        let place = Place {
+            system_id: &identity.system_id,
+            timeline: identity.timeline,
+            switched_at: switched_at(&facts, &history),
+            slot: slot_confirmed,
+        };
+        let progress = keeper::claim(&mut connection, &holder, place).await?;
         Ok::<_, Error>((connection, progress))
     };
     let (connection, progress) = match claimed.await {
@@ -179,7 +183,7 @@ async fn attempt(
         tracing::warn!(
             timeline = identity.timeline,
             begins_at = %progress.confirmed,
-            "the server is on a new timeline: the stream begins at the slot's own position"
+            "the server is on a new timeline: the stream begins at the slot's own position, less what is confirmed"
         );
     }
     transport.report(progress.confirmed);

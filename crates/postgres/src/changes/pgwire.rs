@@ -54,7 +54,8 @@ pub(crate) struct PgwireConnector {
 
 impl PgwireConnector {
     /// For the slot and the publication of this (checked) name, by the same URL as the pool. The modes of TLS are libpq's;
-    /// `prefer` takes TLS where the server has it, without looking at its certificate.
+    /// `prefer` takes TLS where the server has it, without looking at its certificate; `verify-ca` also asks for the right
+    /// name, which libpq does not: the library (0.5.0) does not know the error again that its TLS library gives for it.
     pub(crate) fn new(
         url: &str,
         connect: &PgConnectOptions,
@@ -287,7 +288,7 @@ fn failure(error: PgWireError) -> Failure {
     match error {
         PgWireError::Server(_) => Failure::of_server(text),
         PgWireError::Auth(_) => Failure { class: Class::Refused, text },
-        PgWireError::Tls(_) if !is_cut_off(&text) => Failure { class: Class::Refused, text },
+        PgWireError::Tls(_) if !is_cut_off(&text) => Failure { class: Class::Untrusted, text },
         PgWireError::Protocol(_) | PgWireError::MessageTooLarge { .. } => Failure::protocol(text),
         _ => Failure::away(text),
     }

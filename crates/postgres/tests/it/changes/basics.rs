@@ -114,3 +114,36 @@ async fn without_provisioning_it_says_so() {
     assert_eq!(error.kind, ErrorKind::Misconfigured, "{}", error.chain());
     assert!(error.context.contains("tidings provision"), "{}", error.chain());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_confirmed_everything_and_was_killed_gets_nothing_twice() {
+    let server = Postgres::shared().await;
+    let rig = Rig::on(server).await;
+    let mut next = 1;
+    for _ in 0..5 {
+        rig.insert(server, next..=next + 6).await;
+        let store = rig.store();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let last = runtime
+            .spawn(async move {
+                let mut stream = open(&store).await;
+                let mut last = next - 1;
+                while last < next + 6 {
+                    let captured = take(&mut *stream, 1).await;
+                    last += 1;
+                    assert_eq!(texts(&captured), [last.to_string()]);
+                    stream.confirm(captured[0].position).await.unwrap();
+                }
+                std::mem::forget(stream);
+                last
+            })
+            .await
+            .unwrap();
+        // At once: nothing is flushed, nobody says goodbye.
+        runtime.shutdown_background();
+        next = last + 1;
+    }
+    let store = rig.store();
+    let mut stream = open(&store).await;
+    nothing_comes(&mut *stream).await;
+}

@@ -40,7 +40,9 @@ async fn a_row_that_is_no_item_comes_with_its_bytes_and_stops_nobody() {
     let captured = take(&mut *stream, 8).await;
     let first_and_last = [captured[0].clone(), captured[7].clone()];
     assert_eq!(texts(&first_and_last), numbers(1..=2));
-    for (at, words) in [(1, "300000"), (2, "topic"), (3, "U+0001"), (4, "stored_at"), (5, "attributes"), (6, "subject")] {
+    for (at, words) in
+        [(1, "300000"), (2, "topic"), (3, "U+0001"), (4, "stored_at"), (5, "attributes"), (6, "subject")]
+    {
         let (detail, id, bytes) = unreadable(&captured[at]);
         assert!(detail.contains(words), "{detail}");
         assert_eq!(id, Some(format!("{ID}{at}")));
@@ -83,7 +85,11 @@ async fn what_is_no_new_item_is_ignored_whatever_the_publication_says() {
     rig.sql(server, "insert into items (topic, message) values ('messages', repeat('x', 10000))").await;
     rig.sql(server, "update items set subject = 'changed' where length(message) = 10000").await;
     rig.sql(server, "alter table items replica identity full; update items set subject = 'again'; delete from items; truncate other, items").await;
-    rig.sql(server, "select pg_logical_emit_message(false, 'x', 'y'); select pg_logical_emit_message(true, 'x', 'y')").await;
+    rig.sql(
+        server,
+        "select pg_logical_emit_message(false, 'x', 'y'); select pg_logical_emit_message(true, 'x', 'y')",
+    )
+    .await;
     rig.insert(server, 3..=3).await;
     let captured = take(&mut *stream, 4).await;
     let mut texts = texts(&captured);
@@ -134,7 +140,9 @@ async fn a_published_table_that_is_idle_holds_no_log_back() {
         server.psql(database, "create table if not exists filler (t text); insert into filler select repeat('x', 1000) from generate_series(1, 30000)").await;
         let written = server.psql("postgres", "select pg_current_wal_lsn()").await;
         super::rig::until("the slot follows", async || {
-            let at = format!("confirmed_flush_lsn >= '{written}' and pg_current_wal_lsn() - '{written}' < 1000000");
+            let at = format!(
+                "confirmed_flush_lsn >= '{written}' and pg_current_wal_lsn() - '{written}' < 1000000"
+            );
             rig.slot(&server, &at).await == "t"
         })
         .await;
@@ -173,7 +181,11 @@ async fn a_user_with_few_rights_is_enough() {
     let server = Postgres::shared().await;
     let rig = Rig::bare(server).await;
     let user = format!("u{}", rig.namespace);
-    rig.sql(server, &format!("create role {user} login; grant create on database {} to {user}", rig.database)).await;
+    rig.sql(
+        server,
+        &format!("create role {user} login; grant create on database {} to {user}", rig.database),
+    )
+    .await;
     let url = rig.url.replace("postgres://postgres", &format!("postgres://{user}"));
     let url = format!("{url}?options=-c%20search_path%3Dtidings");
     let store = rig.store_at(&url);

@@ -64,9 +64,14 @@ impl Rig {
 
     /// Through another address, such as a proxy's.
     pub(crate) fn store_at(&self, url: &str) -> Store {
+        self.store_with(url, None)
+    }
+
+    /// Trusting this file.
+    pub(crate) fn store_with(&self, url: &str, ca_file: Option<std::path::PathBuf>) -> Store {
         Store::new(Options {
             url: url.to_owned(),
-            ca_file: None,
+            ca_file,
             namespace: self.namespace.clone(),
             application_name: "tidings-test".to_owned(),
             max_connections: 4,

@@ -5,5 +5,7 @@ mod content;
 mod faults;
 mod gaps;
 mod large;
+mod promotion;
 mod rig;
 mod standby;
+mod tls;
