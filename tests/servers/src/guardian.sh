@@ -15,7 +15,7 @@ do :; done
 # What is to go from a server that is not ours.
 [ ! -f "$1/at-end" ] || . "$1/at-end" >/dev/null 2>&1
 # A postmaster that was killed leaves a segment of shared memory; line 7 of its file names it.
-for file in "$1/data/postmaster.pid" "$1/disk/data/postmaster.pid"; do
+for file in "$1"/data/postmaster.* "$1"/disk/data/postmaster.*; do
     segment=$(sed -n '7s/.* //p' "$file" 2>/dev/null)
     [ -z "$segment" ] || ipcrm -m "$segment" 2>/dev/null
 done

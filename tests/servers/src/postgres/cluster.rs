@@ -141,8 +141,9 @@ impl Cluster {
         let is_ready = || self.answers().unwrap_or(false);
         match &self.server {
             Server::Program(process, programs) => {
-                // One that was killed leaves it, with an id that may be another process's by now.
-                let _ = fs::remove_file(self.data().join("postmaster.pid"));
+                // One that was killed leaves it, with an id that may be another process's by now. The guardian reads it all the same.
+                let state = self.data().join("postmaster.pid");
+                let _ = fs::rename(&state, state.with_extension("old"));
                 let mut command = process.command(&programs.join("postgres"));
                 command.arg("-D").arg(self.data()).args(["-p", &self.port.number().to_string()]);
                 command.args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
