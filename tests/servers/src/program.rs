@@ -95,7 +95,7 @@ pub(crate) fn user(names: &[&str]) -> Option<(u32, u32)> {
 
 /// A connection that gives up after a moment without an answer; none while nobody listens.
 pub(crate) fn connect(address: SocketAddr) -> Option<TcpStream> {
-    let limit = Duration::from_secs(10);
+    let limit = Duration::from_secs(30);
     let stream = TcpStream::connect_timeout(&address, limit).ok()?;
     stream.set_read_timeout(Some(limit)).ok()?;
     stream.set_write_timeout(Some(limit)).ok()?;
