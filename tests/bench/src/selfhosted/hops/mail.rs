@@ -120,3 +120,19 @@ impl Ours {
         stopwatch.stop(count / CONNECTIONS * CONNECTIONS)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::Sink;
+
+    #[tokio::test]
+    async fn both_sides_bring_their_mails_to_the_sink() {
+        let sink = Sink::start().await.unwrap();
+        let count = 2 * CONNECTIONS;
+        floor(sink.address, count).await.unwrap();
+        assert_eq!(sink.count(), count);
+        Ours::open(sink.address).unwrap().round(count).await.unwrap();
+        assert_eq!(sink.count(), 2 * count);
+    }
+}
