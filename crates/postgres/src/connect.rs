@@ -74,6 +74,7 @@ pub(crate) fn pooled(options: &Options) -> Result<PgConnectOptions> {
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
         ("jit", "off"),
+        ("max_parallel_workers_per_gather", "0"),
         ("plan_cache_mode", "force_generic_plan"),
     ]))
 }

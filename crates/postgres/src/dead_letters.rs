@@ -70,7 +70,7 @@ macro_rules! statements {
 
 const LIST: [&str; 3] = statements!(
     concat!("SELECT ", columns!(), " FROM dead_letters AS l WHERE "),
-    " AND (l.created_at, l.id) < (coalesce($6, 'infinity'), $7) ORDER BY l.created_at DESC, l.id DESC LIMIT $8"
+    " AND (l.created_at, l.id) < (coalesce($6::timestamptz, 'infinity'), $7) ORDER BY l.created_at DESC, l.id DESC LIMIT $8"
 );
 
 const COUNT: [&str; 3] = statements!("SELECT count(*) FROM dead_letters AS l WHERE ", "");

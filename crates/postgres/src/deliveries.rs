@@ -27,6 +27,8 @@ use tidings_domain::{
 };
 use uuid::Uuid;
 
+#[cfg(test)]
+pub(crate) use self::sending::WANTED;
 pub(crate) use self::{
     plan::PlanPages,
     sending::{Extend, RecordSending},
@@ -52,7 +54,7 @@ const LIST: &str = concat!(
     "SELECT ",
     columns!(),
     " FROM deliveries AS d WHERE d.about = $1
-    AND (d.created_at, d.subscription, d.round) < (coalesce($2, 'infinity'), $3, $4)
+    AND (d.created_at, d.subscription, d.round) < (coalesce($2::timestamptz, 'infinity'), $3, $4)
     ORDER BY d.created_at DESC, d.subscription DESC, d.round DESC LIMIT $5"
 );
 

@@ -40,13 +40,13 @@ macro_rules! select {
 const GET: &str = select!("unnest($1::uuid[]) AS wanted (id) JOIN items ON items.id = wanted.id");
 
 const LIST: &str = select!(
-    "items WHERE stored_at >= coalesce($1, '-infinity') AND stored_at < coalesce($2, 'infinity')
-    AND (stored_at, id) < (coalesce($3, 'infinity'), $4) ORDER BY stored_at DESC, id DESC LIMIT $5"
+    "items WHERE stored_at >= coalesce($1::timestamptz, '-infinity') AND stored_at < coalesce($2::timestamptz, 'infinity')
+    AND (stored_at, id) < (coalesce($3::timestamptz, 'infinity'), $4) ORDER BY stored_at DESC, id DESC LIMIT $5"
 );
 
 const LIST_TOPIC: &str = select!(
-    "items WHERE topic = $6 AND stored_at >= coalesce($1, '-infinity') AND stored_at < coalesce($2, 'infinity')
-    AND (stored_at, id) < (coalesce($3, 'infinity'), $4) ORDER BY stored_at DESC, id DESC LIMIT $5"
+    "items WHERE topic = $6 AND stored_at >= coalesce($1::timestamptz, '-infinity') AND stored_at < coalesce($2::timestamptz, 'infinity')
+    AND (stored_at, id) < (coalesce($3::timestamptz, 'infinity'), $4) ORDER BY stored_at DESC, id DESC LIMIT $5"
 );
 
 const INSERT: &str = "INSERT INTO items

@@ -22,6 +22,8 @@ mod retention;
 mod rows;
 mod schema;
 mod shared;
+#[cfg(test)]
+mod statements;
 mod store;
 mod subscriptions;
 

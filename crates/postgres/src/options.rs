@@ -9,9 +9,12 @@ use tidings_domain::ports::{Clock, Entropy};
 #[derive(Clone)]
 pub struct Options {
     /// `postgres://user:password@host:5432/database?sslmode=...`. Modes: `disable`, `prefer`, `require`, `verify-ca`,
-    /// `verify-full`, as libpq has them; `sslrootcert` names a file. `options=-c search_path=...` chooses a schema.
+    /// `verify-full`, as libpq has them (`require` with certificates to trust is `verify-ca`); `sslrootcert` names a file.
+    /// `options=-c search_path=...` chooses a schema, which provisioning makes where it is missing.
     pub url: String,
-    /// Certificates (PEM) to trust instead of the system's, for `verify-ca` and `verify-full`.
+    /// Certificates (PEM) to trust beside the public authorities', which are compiled in, for `verify-ca` and `verify-full`.
+    /// Since those stay trusted, `verify-ca` accepts whoever has a certificate of theirs: a server of your own authority is
+    /// told from every other by `verify-full` alone.
     pub ca_file: Option<PathBuf>,
     /// Names the slot and the publication.
     pub namespace: String,

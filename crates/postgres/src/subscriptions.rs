@@ -48,13 +48,13 @@ use select;
 const GET: &str = select!("unnest($1::uuid[]) AS wanted (id) JOIN subscriptions AS s ON s.id = wanted.id");
 
 const LIST: &str = select!(
-    "subscriptions AS s WHERE (s.created_at, s.id) < (coalesce($1, 'infinity'), $2)
+    "subscriptions AS s WHERE (s.created_at, s.id) < (coalesce($1::timestamptz, 'infinity'), $2)
     AND ($4::text IS NULL OR s.topic = $4) AND ($5::text IS NULL OR s.state = $5)
     ORDER BY s.created_at DESC, s.id DESC LIMIT $3"
 );
 
 const LIST_EMAIL: &str = select!(
-    "subscriptions AS s WHERE s.email = $6 AND (s.created_at, s.id) < (coalesce($1, 'infinity'), $2)
+    "subscriptions AS s WHERE s.email = $6 AND (s.created_at, s.id) < (coalesce($1::timestamptz, 'infinity'), $2)
     AND ($4::text IS NULL OR s.topic = $4) AND ($5::text IS NULL OR s.state = $5)
     ORDER BY s.created_at DESC, s.id DESC LIMIT $3"
 );

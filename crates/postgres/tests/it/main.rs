@@ -5,3 +5,5 @@
 
 #[path = "changes/tests.rs"]
 mod changes_with_postgres;
+#[path = "records/tests.rs"]
+mod records_with_postgres;
