@@ -125,7 +125,8 @@ pub async fn run(api: Api, shutdown: Shutdown) -> Result<()> {
             let api = Arc::clone(&topology);
             async move {
                 let every = api.context.settings.topology_check();
-                api.keeper.keep(&api.copy, every, &api.topology_part, &shutdown).await;
+                let clock = &*api.context.clock;
+                api.keeper.keep(&api.copy, clock, every, &api.topology_part, &shutdown).await;
                 Ok(())
             }
         })

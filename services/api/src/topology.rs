@@ -4,7 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use opentelemetry::metrics::{Counter, Meter};
-use tidings_domain::{Error, ErrorKind, Result, ports::Topology, topic::TopicName};
+use tidings_domain::{
+    Error, ErrorKind, Result,
+    ports::{Clock, Topology},
+    time::Timestamp,
+    topic::TopicName,
+};
 use tidings_runtime::{health::Part, metrics, shutdown::Shutdown};
 use tokio::{sync::Mutex, time::Instant};
 
@@ -65,13 +70,24 @@ impl TopologyKeeper {
     }
 
     /// Declares at start, then looks every `every`, until shutdown.
-    pub(crate) async fn keep(&self, copy: &CatalogCopy, every: Duration, part: &Part, shutdown: &Shutdown) {
+    pub(crate) async fn keep(
+        &self,
+        copy: &CatalogCopy,
+        clock: &dyn Clock,
+        every: Duration,
+        part: &Part,
+        shutdown: &Shutdown,
+    ) {
         let mut declared = false;
+        // When all of it was seen to stand, or made.
+        let mut stood_at = None;
         loop {
-            let outcome = self.round(copy, declared).await;
+            let began_at = clock.now();
+            let outcome = self.round(copy, declared, stood_at).await;
             match outcome {
                 Ok(()) => {
                     declared = true;
+                    stood_at = Some(began_at);
                     part.up();
                 }
                 Err(error) => {
@@ -89,8 +105,9 @@ impl TopologyKeeper {
         }
     }
 
-    /// One look; declares when something is missing, or when nothing was declared yet.
-    async fn round(&self, copy: &CatalogCopy, declared: bool) -> Result<()> {
+    /// One look; declares when something is missing, or when nothing was declared yet. `stood_at` is told with what is missing:
+    /// what was published since then may be lost to us.
+    async fn round(&self, copy: &CatalogCopy, declared: bool, stood_at: Option<Timestamp>) -> Result<()> {
         let topics = copy
             .names()
             .await
@@ -104,7 +121,8 @@ impl TopologyKeeper {
             for thing in &missing {
                 tracing::error!(
                     name = thing.name,
-                    "found missing: what was published meanwhile may be lost to us"
+                    stood_at = stood_at.map(tracing::field::display),
+                    "found missing: what was published since it stood may be lost to us"
                 );
             }
         }

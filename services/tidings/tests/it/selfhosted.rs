@@ -1,5 +1,6 @@
 //! The profile `selfhosted`: four processes of the real program on real servers.
 
+mod faults;
 mod foreign;
 mod ledger;
 mod mail_server;

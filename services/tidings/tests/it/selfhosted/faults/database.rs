@@ -34,7 +34,9 @@ async fn all_ready(stack: &Stack) {
 /// Where the server says that the slot stands.
 async fn slot_position(stack: &Stack) -> String {
     let slot = &stack.namespace;
-    stack.psql(&format!("select confirmed_flush_lsn from pg_replication_slots where slot_name = '{slot}'")).await
+    stack
+        .psql(&format!("select confirmed_flush_lsn from pg_replication_slots where slot_name = '{slot}'"))
+        .await
 }
 
 #[tokio::test]

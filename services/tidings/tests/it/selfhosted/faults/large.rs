@@ -29,7 +29,11 @@ async fn until_published(stack: &Stack, count: f64) -> f64 {
         if published > last {
             (last, moved_at) = (published, Instant::now());
         }
-        assert!(moved_at.elapsed() < PATIENCE, "{published} of {count}\n{}", stack.process("cdc-watcher").log());
+        assert!(
+            moved_at.elapsed() < PATIENCE,
+            "{published} of {count}\n{}",
+            stack.process("cdc-watcher").log()
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -86,12 +86,16 @@ impl Ledger {
             if counts != last {
                 (last, moved_at) = (counts, Instant::now());
             }
-            assert!(
-                moved_at.elapsed() < PATIENCE,
-                "nothing moves: {} accepted; items|notified|open|deliveries: {last}\n{}",
-                self.accepted.len(),
-                trouble(stack),
-            );
+            if moved_at.elapsed() >= PATIENCE {
+                let open =
+                    "select now(), d.* from deliveries d where state in ('pending', 'sending') limit 5";
+                panic!(
+                    "nothing moves: {} accepted; items|notified|open|deliveries: {last}\n{}\n{}",
+                    self.accepted.len(),
+                    stack.psql(open).await,
+                    trouble(stack),
+                );
+            }
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -122,8 +126,11 @@ impl Ledger {
     async fn stored(&self, stack: &Stack) {
         let rows = stack.psql("select id || ' ' || message from items").await;
         let stored: BTreeMap<&str, &str> = rows.lines().filter_map(|line| line.split_once(' ')).collect();
-        let lost: Vec<_> =
-            self.accepted.iter().filter(|(id, text)| stored.get(id.as_str()) != Some(&text.as_str())).collect();
+        let lost: Vec<_> = self
+            .accepted
+            .iter()
+            .filter(|(id, text)| stored.get(id.as_str()) != Some(&text.as_str()))
+            .collect();
         assert!(lost.is_empty(), "accepted and not stored: {lost:?}\n{}", trouble(stack));
         let phantoms: Vec<_> = stored
             .iter()

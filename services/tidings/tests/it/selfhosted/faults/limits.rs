@@ -17,7 +17,7 @@ async fn post(stack: &Stack, key: &str, text: &str) -> Answer {
 
 #[tokio::test]
 async fn redis_killed_and_flushed_under_posts_with_keys_loses_nothing() {
-    let stack = Stack::start_on(Servers::with_own_redis().await, &[]).await;
+    let mut stack = Stack::start_on(Servers::with_own_redis().await, &[]).await;
     stack.subscribe_confirmed(&["reader@example.com"]).await;
     let load = Load::on(&stack);
     let first = post(&stack, "a key", "kept once").await;
@@ -31,7 +31,11 @@ async fn redis_killed_and_flushed_under_posts_with_keys_loses_nothing() {
         redis.flush().await;
         // The same key is the same message, remembered or not.
         let again = post(&stack, "a key", "kept once").await;
-        assert_eq!((again.status, again.body["id"].as_str()), (StatusCode::ACCEPTED, Some(&*id)), "{again:?}");
+        assert_eq!(
+            (again.status, again.body["id"].as_str()),
+            (StatusCode::ACCEPTED, Some(&*id)),
+            "{again:?}"
+        );
 
         load.until_accepted_more(30).await;
         redis.kill().await;
@@ -40,7 +44,11 @@ async fn redis_killed_and_flushed_under_posts_with_keys_loses_nothing() {
         assert_eq!(report["ready"], true, "{report:#}");
         load.until_accepted_more(30).await;
         let again = post(&stack, "a key", "kept once").await;
-        assert_eq!((again.status, again.body["id"].as_str()), (StatusCode::ACCEPTED, Some(&*id)), "{again:?}");
+        assert_eq!(
+            (again.status, again.body["id"].as_str()),
+            (StatusCode::ACCEPTED, Some(&*id)),
+            "{again:?}"
+        );
         redis.start_again().await;
         api.until_state("redis", "up").await;
     }

@@ -52,7 +52,8 @@ async fn a_recipient_who_is_refused_for_good_takes_no_neighbour_along() {
     let redrive = stack.request(reqwest::Method::POST, "/v1/dead-letters/redrive");
     stack.ok(redrive.json(&serde_json::json!({ "queue": "deliveries" }))).await;
     let ledger = load.end().await;
-    super::super::stack::until("no dead letter is left", async || stack.dead_letters().await.is_empty()).await;
+    super::super::stack::until("no dead letter is left", async || stack.dead_letters().await.is_empty())
+        .await;
     let figures = ledger.balances(&stack, 2).await;
     assert_eq!((figures.mails, figures.failed), (2 * figures.accepted, 0), "{figures:?}");
 }
