@@ -145,7 +145,7 @@ async fn what_others_publish_with_pika_is_taken_or_a_dead_letter_with_its_reason
     reasons.sort_unstable();
     assert_eq!(
         reasons,
-        ["conflict", "no_id", "rejected", "undecodable", "undecodable", "undecodable"],
+        ["conflict", "no_id", "undecodable", "undecodable", "undecodable", "undecodable"],
         "{letters:#?}"
     );
     let mailed = stack.mails("by its own id");

@@ -23,7 +23,7 @@ ODD = {
     "a truth": True,
     "nothing": None,
     "a time": datetime.datetime(2026, 5, 4, 10, 0, 0),
-    "a list": [1, "two", [3.5, None]],
+    "a list": [1, "two", [-3, None]],
     "a table": {"nested": {"deeper": [b"\xff\x00"]}},
     "bytes": b"\xff\xfe\x00",
     "traceparent": 17,
