@@ -68,6 +68,9 @@ const BEAT: &str = "WITH held AS (
         safe_wal_size, wal_status
     FROM (SELECT) AS one LEFT JOIN pg_replication_slots ON slot_name = $1";
 
+const DANGER: &str = "the slot is about to be invalidated: the server may remove log that it needs \
+                      (max_slot_wal_keep_size)";
+
 /// What heartbeats of this slot are named by.
 pub(crate) fn heartbeat_prefix(slot: &str) -> String {
     format!("{slot}-heartbeat")
@@ -91,6 +94,8 @@ pub(crate) struct Keeper {
     pub(crate) health: Arc<StreamHealth>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) heartbeat_interval: Duration,
+    /// What the server threatens the slot with.
+    pub(crate) danger: Option<&'static str>,
 }
 
 /// The server, as it is while a stream is open.
@@ -220,6 +225,8 @@ impl Keeper {
             safe_bytes: bytes(4),
             status: row.try_get::<Option<String>, _>(5).ok().flatten(),
         });
+        self.danger = (row.try_get::<Option<String>, _>(5).ok().flatten().as_deref() == Some("unreserved"))
+            .then_some(DANGER);
         // Our own clock, as we reported it: another value is a report that arrived since.
         let echo = row.try_get::<Option<f64>, _>(1).ok().flatten();
         if echo.is_some() && echo != *last_echo {
@@ -267,7 +274,8 @@ impl Keeper {
             Ok(row) => {
                 self.connection = Some(connection);
                 if !self.line.over.is_cancelled() {
-                    self.health.set(DependencyState::Up);
+                    let danger = self.danger.map(|danger| DependencyState::Degraded(danger.to_owned()));
+                    self.health.set(danger.unwrap_or(DependencyState::Up));
                 }
                 Some(row)
             }

@@ -88,6 +88,9 @@ pub(crate) fn switched_at(facts: &Facts, history: &[(u32, Lsn)]) -> Option<Lsn> 
 
 /// Opens the stream; waits while another reads the slot. Every error is also the dependency's state.
 pub(crate) async fn open(shared: &Arc<Shared>) -> Result<Box<dyn ChangeStream>> {
+    if shared.stream.tasks.is_closed() {
+        return Err(Error::unavailable("open the table stream: the store is closed"));
+    }
     let opened = open_within(shared, Instant::now()).await;
     if let Err(error) = &opened {
         shared.stream.health.set(DependencyState::Down(error.chain()));
@@ -109,7 +112,7 @@ async fn open_within(shared: &Arc<Shared>, began: Instant) -> Result<Box<dyn Cha
             }
             Attempt::Away(error) => {
                 failures += 1;
-                if last_seen.elapsed() >= PATIENCE || shared.stream.tasks.is_closed() {
+                if last_seen.elapsed() >= PATIENCE {
                     return Err(error);
                 }
                 tracing::debug!(error = error.chain(), "the slot cannot be opened yet");
@@ -200,6 +203,7 @@ async fn attempt(
         health: Arc::clone(&shared.stream.health),
         entropy: Arc::clone(&shared.options.entropy),
         heartbeat_interval: shared.options.stream.heartbeat_interval,
+        danger: None,
     };
     Ok(Attempt::Open(Box::new(begin(shared, transport, reader, line, keeper))))
 }

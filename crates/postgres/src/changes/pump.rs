@@ -78,6 +78,8 @@ impl Pump {
             }
         }
         self.transport.close().await;
+        // Whoever still reads a stream whose store was closed hears of it.
+        line.end(Error::unavailable("read the table stream: it is closed"));
     }
 
     /// Waits until what is confirmed is recorded and reported, within a limit: what is not comes again.

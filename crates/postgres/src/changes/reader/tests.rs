@@ -192,7 +192,7 @@ fn mutated(chance: &mut Chance, all: &[Vec<u8>]) -> Vec<u8> {
 #[test]
 fn no_input_panics() {
     let all = recorded();
-    let mut chance = Chance(0x7469_6469_6e67_73);
+    let mut chance = Chance(0x0074_6964_696e_6773);
     let (table, mut read_well, mut refused) = (items(), 0, 0);
     for _ in 0..60_000 {
         let heartbeat = "tidings-heartbeat".to_owned();

@@ -106,6 +106,18 @@ async fn the_slot_follows_and_its_log_can_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_closed_store_has_no_stream() {
+    let server = Postgres::shared().await;
+    let rig = Rig::on(server).await;
+    let store = rig.store();
+    let mut stream = open(&store).await;
+    store.close().await;
+    assert_eq!(super::rig::error(&mut *stream).await.kind, ErrorKind::Unavailable);
+    assert_eq!(super::rig::refusal(&store).await.kind, ErrorKind::Unavailable);
+    super::rig::until("nobody reads the slot", async || rig.slot(server, "active").await == "f").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_provisioning_it_says_so() {
     let server = Postgres::shared().await;
     let rig = Rig::bare(server).await;

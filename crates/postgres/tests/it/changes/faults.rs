@@ -154,7 +154,17 @@ async fn a_fast_stop_of_an_idle_server_is_quick() {
     rig.insert(&server, 1..=1).await;
     let captured = take(&mut *stream, 1).await;
     stream.confirm(captured[0].position).await.unwrap();
+    // A standby holds it up no more.
+    let second = rig.store();
+    let changes = second.changes();
+    let opening = changes.open();
+    tokio::pin!(opening);
+    tokio::select! {
+        _ = &mut opening => panic!("two read the slot"),
+        () = state(&second, "it stands by", |state| *state == DependencyState::StandingBy) => {}
+    }
     timeout(SOON, server.stop(StopMode::Fast)).await.expect("the server stops");
+    assert_eq!(error(&mut *stream).await.kind, ErrorKind::Unavailable);
 }
 
 #[tokio::test(flavor = "multi_thread")]
