@@ -4,8 +4,8 @@ use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram, Meter},
 };
-use tidings_domain::delivery::Outcome;
-use tidings_runtime::metrics::{counter, seconds};
+use tidings_domain::{dead_letter::DeadLetterSource, delivery::Outcome};
+use tidings_runtime::metrics::{DEAD_LETTERS_WRITTEN, REASON, SOURCE, counter, seconds};
 
 /// Attempts that ended, by outcome.
 const ATTEMPTS_ENDED: &str = "tidings.deliveries.ended";
@@ -18,6 +18,7 @@ pub(crate) struct Metrics {
     ended: Counter<u64>,
     planned: Counter<u64>,
     sent_after: Histogram<f64>,
+    dead_letters: Counter<u64>,
 }
 
 impl Metrics {
@@ -26,11 +27,17 @@ impl Metrics {
             ended: counter(meter, ATTEMPTS_ENDED, "attempts of deliveries that ended"),
             planned: counter(meter, PLANNED, "deliveries planned"),
             sent_after: seconds(meter, SENT_AFTER, "time from planning to the mail server's taking it"),
+            dead_letters: counter(meter, DEAD_LETTERS_WRITTEN, "dead letters written"),
         }
     }
 
     pub(crate) fn ended(&self, outcome: &Outcome) {
         self.ended.add(1, &[KeyValue::new("outcome", word(outcome))]);
+        // It was written with the outcome, in one transaction.
+        if let Outcome::Failed { dead_letter, .. } = outcome {
+            let source = KeyValue::new(SOURCE, DeadLetterSource::Deliveries.as_str());
+            self.dead_letters.add(1, &[source, KeyValue::new(REASON, dead_letter.reason.clone())]);
+        }
     }
 
     /// An unknown outcome that was found by its lease's end.

@@ -5,6 +5,7 @@ mod crashes;
 mod disk;
 mod lifecycle;
 mod mail_server;
+mod metrics;
 mod pipeline;
 mod smtp;
 mod trace;
