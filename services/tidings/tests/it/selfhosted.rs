@@ -13,5 +13,6 @@ mod sql;
 mod stack;
 mod start;
 mod stop;
+mod tls;
 mod trace;
 mod two_stacks;
