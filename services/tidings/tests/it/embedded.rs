@@ -7,5 +7,6 @@ mod lifecycle;
 mod mail_server;
 mod metrics;
 mod pipeline;
+mod replay;
 mod smtp;
 mod trace;
