@@ -1,4 +1,5 @@
-//! What an error of the replication connection means. Rule: what passes by itself is an outage; what does not is looked
+//! What an error of the replication connection means, whose SQLSTATEs come as text (those of all others are read in
+//! `fault.rs`). Rule: what passes by itself is an outage; what does not is looked
 //! at again with the server's own tables, since one SQLSTATE stands for several things.
 
 use tidings_domain::{Error, ErrorKind};

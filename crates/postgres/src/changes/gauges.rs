@@ -31,6 +31,8 @@ pub(crate) struct Gauges {
 
 #[derive(Default)]
 struct Beats {
+    /// What the contents of this session's begin with.
+    session: String,
     /// Number and time of those that did not come back yet.
     under_way: VecDeque<(u64, Instant)>,
     next: u64,
@@ -73,8 +75,11 @@ impl Gauges {
         }
     }
 
-    pub(crate) fn opened(&self) {
-        self.beats().under_way.clear();
+    /// A session was opened, whose heartbeats begin with this.
+    pub(crate) fn opened(&self, session: String) {
+        let mut beats = self.beats();
+        beats.under_way.clear();
+        beats.session = session;
         self.opened.add(1, &[]);
     }
 
@@ -98,8 +103,8 @@ impl Gauges {
         }
     }
 
-    /// A heartbeat is about to be sent: its number.
-    pub(crate) fn beat(&self) -> u64 {
+    /// A heartbeat is about to be sent: its number, and what it says.
+    pub(crate) fn beat(&self) -> (u64, String) {
         let mut beats = self.beats();
         beats.next += 1;
         let number = beats.next;
@@ -109,7 +114,7 @@ impl Gauges {
         if let Some((_, sent_at)) = beats.under_way.front() {
             self.lag_seconds.record(sent_at.elapsed().as_secs_f64(), &[]);
         }
-        number
+        (number, format!("{}{number}", beats.session))
     }
 
     /// It was not sent.
@@ -120,9 +125,9 @@ impl Gauges {
     /// Some came back; those of others mean nothing to us.
     pub(crate) fn heartbeats(&self, contents: &mut Vec<Bytes>) {
         for content in contents.drain(..) {
-            let number = std::str::from_utf8(&content).ok().and_then(|text| text.parse::<u64>().ok());
-            let Some(number) = number else { continue };
             let mut beats = self.beats();
+            let ours = std::str::from_utf8(&content).ok().and_then(|text| text.strip_prefix(&*beats.session));
+            let Some(number) = ours.and_then(|text| text.parse::<u64>().ok()) else { continue };
             let mut age = None::<Duration>;
             while let Some((_, sent_at)) = beats.under_way.pop_front_if(|(beat, _)| *beat <= number) {
                 age = Some(sent_at.elapsed());
@@ -144,5 +149,35 @@ fn number(status: &str) -> u64 {
         "extended" => 1,
         "unreserved" => 2,
         _ => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::metrics::{MeterProvider as _, noop::NoopMeterProvider};
+
+    use super::*;
+
+    fn under_way(gauges: &Gauges) -> Vec<u64> {
+        gauges.beats().under_way.iter().map(|(number, _)| *number).collect()
+    }
+
+    #[tokio::test]
+    async fn a_heartbeat_that_comes_back_covers_those_before_it_and_those_of_others_none() {
+        let gauges = Gauges::new(&NoopMeterProvider::new().meter("test"));
+        gauges.opened("mine ".to_owned());
+        let said: Vec<_> = (0..3).map(|_| gauges.beat().1).collect();
+        assert_eq!(said, ["mine 1", "mine 2", "mine 3"]);
+        for foreign in ["3", "other 3", "", "mine x"] {
+            gauges.heartbeats(&mut vec![Bytes::from_static(foreign.as_bytes())]);
+        }
+        gauges.heartbeats(&mut vec![Bytes::from_static(b"\xff")]);
+        assert_eq!(under_way(&gauges), [1, 2, 3]);
+        gauges.heartbeats(&mut vec![Bytes::from("mine 2")]);
+        assert_eq!(under_way(&gauges), [3]);
+        gauges.missed(3);
+        assert!(under_way(&gauges).is_empty());
+        gauges.opened("again ".to_owned());
+        assert_eq!(gauges.beat(), (4, "again 4".to_owned()));
     }
 }

@@ -205,11 +205,11 @@ impl Keeper {
     /// Records, writes a heartbeat, looks whether the server has heard from us since the last time, and measures.
     async fn beat(&mut self, last_echo: &mut Option<f64>) -> Outcome {
         let (progress, version) = self.line.to_record();
-        let number = self.gauges.beat();
+        let (number, content) = self.gauges.beat();
         let beat = self
             .under_token(BEAT, progress)
             .bind(heartbeat_prefix(&self.holder.slot))
-            .bind(number.to_string())
+            .bind(content)
             .bind(self.holder.walsender);
         let Some(Some(row)) = self.call(beat).await else {
             self.gauges.missed(number);

@@ -223,7 +223,7 @@ fn begin(
         gauges: Arc::clone(&shared.stream.gauges),
         status_interval: shared.options.stream.status_interval,
     };
-    shared.stream.gauges.opened();
+    shared.stream.gauges.opened(format!("{} ", keeper.holder.token));
     shared.stream.health.set(DependencyState::Up);
     shared.stream.tasks.spawn(pump.run());
     shared.stream.tasks.spawn(keeper.run());

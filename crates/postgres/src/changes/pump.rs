@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Events of one reading.
-const EVENTS: usize = 256;
+const EVENTS: usize = 128;
 
 /// How often the pump looks at the time.
 const TICK: Duration = Duration::from_millis(250);

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tidings_servers::postgres::Postgres;
-use tokio::time::Instant;
 
 use super::rig::{Rig, open, take, texts, until};
 
@@ -33,7 +32,6 @@ async fn a_large_transaction_is_read_as_it_comes_and_a_restart_within_it_skips_w
         // Killed in between: the runtime goes, and everything in it.
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let store = rig.store();
-        let began = Instant::now();
         let (last, kib) = runtime
             .spawn(async move {
                 let mut stream = open(&store).await;
@@ -56,7 +54,6 @@ async fn a_large_transaction_is_read_as_it_comes_and_a_restart_within_it_skips_w
             .await
             .unwrap();
         runtime.shutdown_background();
-        eprintln!("{last} after {:?}", began.elapsed());
         largest = largest.max(kib);
         next = last + 1;
     }
