@@ -147,6 +147,9 @@ longest=$(awk '
     END { printf "%s %.1f", id, most }' "$folder/status")
 say "   the longest way took ${longest#* } s: $grafana/d/tidings-pipeline?var-message_id=${longest% *}"
 
+say "   (what was being mailed when the mailer was killed is taken up again when its lease of a minute has run out; whether it had been"
+say "   mailed is not known then, and it is mailed again: sent twice counts these)"
+
 call --output /dev/null --request DELETE "$api/v1/subscriptions/$subscription"
 call --output /dev/null --request DELETE "$api/v1/topics/$topic"
 
