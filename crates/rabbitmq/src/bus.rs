@@ -33,6 +33,8 @@ const MAX_PREFETCH: u16 = 2000;
 pub(crate) struct RabbitBus {
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) consuming: Arc<Link>,
+    /// For the safety nets.
+    pub(crate) nets: Arc<Link>,
     pub(crate) topology: Arc<RabbitTopology>,
     pub(crate) names: Arc<Names>,
     pub(crate) metrics: Metrics,
@@ -49,8 +51,11 @@ impl Bus for RabbitBus {
         let name = self.names.queue(queue);
         // The queue may have been deleted, which is one way for a consumer to end.
         self.topology.restore().await?;
-        let live = self.consuming.live(Instant::now() + CHANNEL_TIMEOUT).await?;
+        let link = if queue.safety_net().is_some() { &self.consuming } else { &self.nets };
+        let live = link.live(Instant::now() + CHANNEL_TIMEOUT).await?;
         let channel = live.channel().await?;
+        let cautious = link.cautious_until();
+        let prefetch = if cautious.is_some() { 1 } else { prefetch };
         let prefetch =
             u16::try_from(prefetch.max(1)).map_or(MAX_PREFETCH, |prefetch| prefetch.min(MAX_PREFETCH));
         let opening = async {
@@ -63,7 +68,7 @@ impl Bus for RabbitBus {
             Ok(Ok(stream)) => {
                 self.depth.consumed(queue);
                 let (names, metrics) = (Arc::clone(&self.names), self.metrics.clone());
-                Ok(Box::new(RabbitConsumer::new(channel, stream, names, metrics)))
+                Ok(Box::new(RabbitConsumer::new(channel, stream, (names, metrics), cautious)))
             }
             Ok(Err(error)) if failure::is_not_found(&error) => Err(Error::misconfigured(format!(
                 "consume {name}: the queue does not stand: run `tidings provision`, or make it where topology = verify"

@@ -46,6 +46,7 @@ pub(crate) struct RabbitConsumer {
     deliveries: tokio::sync::Mutex<Deliveries>,
     held: Mutex<Held>,
     stopping: AtomicBool,
+    until: Option<Instant>,
 }
 
 struct Deliveries {
@@ -61,11 +62,12 @@ struct Held {
 }
 
 impl RabbitConsumer {
+    /// `until`: when it ends by itself, so that another is opened with its whole prefetch.
     pub(crate) fn new(
         channel: Channel,
         stream: lapin::Consumer,
-        names: Arc<Names>,
-        metrics: Metrics,
+        (names, metrics): (Arc<Names>, Metrics),
+        until: Option<Instant>,
     ) -> Self {
         Self {
             tag: stream.tag(),
@@ -77,6 +79,7 @@ impl RabbitConsumer {
             deliveries: tokio::sync::Mutex::new(Deliveries { stream, ended: false }),
             held: Mutex::default(),
             stopping: AtomicBool::new(false),
+            until,
         }
     }
 
@@ -153,7 +156,16 @@ impl Consumer for RabbitConsumer {
         if max == 0 {
             return Ok(Vec::new());
         }
-        let Ok(first) = timeout_at(deadline, deliveries.stream.next()).await else { return Ok(Vec::new()) };
+        let until = self.until.unwrap_or(deadline).min(deadline);
+        let first = match timeout_at(until, deliveries.stream.next()).await {
+            Ok(first) => first,
+            Err(_) if until == deadline => return Ok(Vec::new()),
+            // Its time as a cautious one is over, and nothing is under way that the next could trip over.
+            Err(_) => {
+                deliveries.ended = true;
+                return self.end();
+            }
+        };
         // From here on nothing is waited for: what was taken is handed out.
         let mut received = Vec::new();
         let mut next = first;

@@ -52,12 +52,12 @@ pub(crate) fn failed(what: &str, error: lapin::Error) -> Error {
 pub(crate) fn connection_lost(why: Option<lapin::Error>) -> Error {
     let lost = "the connection to the broker is lost";
     let Some(why) = why else { return Error::unavailable(lost) };
-    let context = match why.kind() {
-        Cause::ParsingError(_) => UNREADABLE,
-        Cause::ProtocolError(error) if error.get_id() == FRAME_ERROR => UNREADABLE,
-        _ => lost,
-    };
-    Error::unavailable(context).with_source(why)
+    Error::unavailable(if is_unreadable(&why) { UNREADABLE } else { lost }).with_source(why)
+}
+
+/// Whether a connection ended over what the client library cannot read.
+pub(crate) fn is_unreadable(why: &lapin::Error) -> bool {
+    matches!(why.kind(), Cause::ParsingError(_)) || code(why) == Some(FRAME_ERROR)
 }
 
 /// Why no connection came to be.

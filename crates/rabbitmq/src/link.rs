@@ -27,6 +27,13 @@ const AWAY: Backoff = Backoff { first: Duration::from_millis(100), most: Duratio
 /// Waits between attempts that a person has to mend (login, virtual host, certificate).
 const REFUSED: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(15) };
 
+/// Waits after a connection that ended over a message that cannot be read: the broker moves the message away only after a
+/// thousand of them, and until then it holds up the queue.
+const UNREADABLE: Backoff = Backoff { first: Duration::from_millis(20), most: Duration::from_millis(20) };
+
+/// How long one message at a time is taken over the next connection.
+const CAUTIOUS: Duration = Duration::from_secs(5);
+
 /// A connection that lived so long was no failed attempt.
 const LIVED: Duration = Duration::from_secs(10);
 
@@ -46,6 +53,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Live {
     /// Which of the connections of its link: nothing of one holds on another.
     pub(crate) epoch: u64,
+    born: Instant,
     connection: Connection,
     socket: Socket,
     blocked: Mutex<Option<String>>,
@@ -134,6 +142,8 @@ struct State {
     down_since: Option<Instant>,
     /// Why not.
     why: Option<Error>,
+    /// Whether the last connection ended over a message that cannot be read.
+    unreadable: bool,
     closed: bool,
 }
 
@@ -163,6 +173,8 @@ pub(crate) struct Link {
     changed: Notify,
     /// Of all links to the broker: that one of them was connected, so that the others need not wait.
     answers: Arc<Notify>,
+    /// Whether a message that cannot be read is to be got over fast.
+    hurries: bool,
 }
 
 impl Link {
@@ -172,9 +184,10 @@ impl Link {
         entropy: Arc<dyn Entropy>,
         metrics: Metrics,
         answers: Arc<Notify>,
+        hurries: bool,
     ) -> Arc<Self> {
         let (state, changed) = (Mutex::default(), Notify::new());
-        Arc::new(Self { role, dialer, entropy, metrics, state, changed, answers })
+        Arc::new(Self { role, dialer, entropy, metrics, state, changed, answers, hurries })
     }
 
     /// The connection that stands; waits for it until `deadline`, and no longer than [`PATIENCE`] after it was lost.
@@ -203,6 +216,14 @@ impl Link {
             };
             let _ = timeout_at(until, changed).await;
         }
+    }
+
+    /// Until when whoever consumes over it should take one message at a time: what else is handed out is counted as often as
+    /// the message that ends its connections, and would be taken along.
+    pub(crate) fn cautious_until(&self) -> Option<Instant> {
+        let state = self.lock();
+        let until = state.live.as_ref()?.born + CAUTIOUS;
+        (state.unreadable && until > Instant::now()).then_some(until)
     }
 
     /// Why it does not stand; none when it does.
@@ -264,16 +285,19 @@ impl Link {
                 Ok((connection, socket)) => {
                     let began = Instant::now();
                     let epoch = self.metrics.connected(self.role);
-                    let live = Arc::new(Live { epoch, connection, socket, blocked: Mutex::default() });
+                    let live =
+                        Arc::new(Live { epoch, born: began, connection, socket, blocked: Mutex::default() });
                     self.up(&live);
                     let why = live.ended().await;
                     // The thread of a connection that a frozen broker holds ends by this.
                     live.socket.end();
-                    self.lost(why);
+                    let unreadable = why.as_ref().is_some_and(failure::is_unreadable);
+                    self.lost(why, unreadable);
                     if began.elapsed() >= LIVED {
                         attempt = 0;
                     }
-                    AWAY
+                    // On the link of the safety nets, from which nothing moves it away, there is no hurry.
+                    if unreadable && self.hurries { UNREADABLE } else { AWAY }
                 }
                 Err(error) => {
                     let backoff = if error.kind == ErrorKind::Misconfigured { REFUSED } else { AWAY };
@@ -298,21 +322,32 @@ impl Link {
     }
 
     fn up(&self, live: &Arc<Live>) {
-        let after_s = {
+        let (after_s, again) = {
             let mut state = self.lock();
             state.live = Some(Arc::clone(live));
             state.why = None;
-            state.down_since.take().map_or(0.0, |since| since.elapsed().as_secs_f64())
+            let after_s = state.down_since.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
+            (after_s, state.unreadable)
         };
-        tracing::info!(role = self.role, after_s, "connected to the broker");
+        if again {
+            tracing::debug!(role = self.role, after_s, "connected to the broker");
+        } else {
+            tracing::info!(role = self.role, after_s, "connected to the broker");
+        }
         self.answers.notify_waiters();
         self.changed.notify_waiters();
     }
 
-    fn lost(&self, why: Option<lapin::Error>) {
+    fn lost(&self, why: Option<lapin::Error>, unreadable: bool) {
         let error = failure::connection_lost(why);
-        tracing::warn!(role = self.role, error = error.chain(), "connecting again");
         let mut state = self.lock();
+        // A thousand times in a row: said once.
+        if unreadable && state.unreadable {
+            tracing::debug!(role = self.role, error = error.chain(), "connecting again");
+        } else {
+            tracing::warn!(role = self.role, error = error.chain(), "connecting again");
+        }
+        state.unreadable = unreadable;
         state.live = None;
         state.down_since = Some(Instant::now());
         state.why = Some(error);

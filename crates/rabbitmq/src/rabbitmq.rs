@@ -59,20 +59,23 @@ impl RabbitMq {
         let metrics = Metrics::new(&options.meter);
         let standing = Arc::new(Standing::default());
         let answers = Arc::new(Notify::new());
-        let link = |role| {
+        let link = |role, hurries| {
             Link::new(
                 role,
                 Arc::clone(&dialer),
                 Arc::clone(&options.entropy),
                 metrics.clone(),
                 Arc::clone(&answers),
+                hurries,
             )
         };
         // Topology goes over the connection that never publishes: an alarm holds up the other.
-        let (publishing, consuming) = (link("publish"), link("consume"));
+        let (publishing, consuming) = (link("publish", false), link("consume", true));
+        // A message that ends every connection over which it comes stays in its safety net, and ends no other consumer there.
+        let nets = link("safety nets", false);
         let tracker = TaskTracker::new();
         let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
-        for link in [&publishing, &consuming] {
+        for link in [&publishing, &consuming, &nets] {
             tracker.spawn(Arc::clone(link).run(stop.clone()));
         }
         consuming.want();
@@ -100,6 +103,7 @@ impl RabbitMq {
         let bus = Arc::new(RabbitBus {
             publisher: Arc::clone(&publisher),
             consuming: Arc::clone(&consuming),
+            nets,
             topology: Arc::clone(&topology),
             names,
             metrics,

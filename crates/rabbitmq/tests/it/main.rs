@@ -5,5 +5,6 @@
 mod counts;
 mod foreign;
 mod log;
+mod raw;
 mod stage;
 mod with_rabbitmq;

@@ -1,6 +1,6 @@
 //! Other parties on the same broker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lapin::{
     BasicProperties, ExchangeKind,
@@ -15,7 +15,8 @@ use tidings_servers::rabbitmq::RabbitMq as Server;
 
 use crate::{
     foreign::Foreign,
-    stage::{Stage, declare, leases, number, options, publish, receive, settle, topic},
+    raw,
+    stage::{SOON, Stage, declare, leases, number, options, publish, receive, settle, topic},
 };
 
 #[tokio::test]
@@ -56,6 +57,38 @@ async fn a_message_with_odd_headers_is_taken() {
     let bare = &received[1].envelope;
     assert!(bare.headers.is_empty() && bare.native_id.is_none() && bare.body.is_empty());
     settle(&*consumer, &leases(&received), Settlement::Done).await;
+}
+
+/// The client library ends the connection over such a message.
+#[tokio::test]
+async fn a_message_that_the_library_cannot_read_neither_stops_its_neighbours_nor_takes_them_along() {
+    let stage = Stage::with(&["messages"]).await;
+    publish(&*stage.bus, &topic("messages"), 0..3).await;
+    raw::publish(&stage.url, "tidings-topic-messages", (b"caf\xe9", b"x"), b"unreadable").await;
+    publish(&*stage.bus, &topic("messages"), 3..20).await;
+    let mut came = BTreeSet::new();
+    while came.len() < 20 {
+        let Ok(consumer) = stage.bus.consume(Queue::Items, 100).await else { continue };
+        while came.len() < 20
+            && let Ok(received) = consumer.receive(100, SOON).await
+        {
+            assert!(!received.is_empty(), "only {} came", came.len());
+            let most = received.iter().map(|received| received.returns).max();
+            assert!(most < Some(100), "neighbours are counted up with it");
+            came.extend(received.iter().map(number));
+            let done = leases(&received).into_iter().map(|lease| (lease, Settlement::Done));
+            let _ = consumer.settle(done.collect()).await;
+        }
+    }
+    // In the end the broker moves it away.
+    raw::fail_at(&stage.url, "tidings-items").await;
+    let work = stage.another();
+    let consumer = work.bus().consume(Queue::Items, 100).await.unwrap();
+    // The safety net's own consumer stumbles over it too, on a connection of its own.
+    let stumbling = work.bus().consume(Queue::ItemsDead, 10).await.unwrap();
+    assert_eq!(stumbling.receive(1, SOON).await.unwrap_err().kind, ErrorKind::Unavailable);
+    publish(&*work.bus(), &topic("messages"), 20..21).await;
+    assert_eq!(number(&receive(&*consumer, 1).await[0]), 20);
 }
 
 #[tokio::test]
