@@ -77,70 +77,32 @@ struct State<R: Request> {
     began_at: Option<Instant>,
 }
 
-/// One kind of write.
-pub(crate) struct Lane<R: Request> {
-    shared: Arc<Shared>,
-    state: Mutex<State<R>>,
-}
-
-/// One of the tasks that take groups from a lane; however it ends, the lane knows.
-struct Worker<R: Request>(Arc<Lane<R>>);
-
-impl<R: Request> Drop for Worker<R> {
-    fn drop(&mut self) {
-        self.0.state().groups -= 1;
+impl<R: Request> Default for State<R> {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), rows: 0, groups: 0, began_at: None }
     }
 }
 
-impl<R: Request> Lane<R> {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Arc<Self> {
-        let state = State { waiting: VecDeque::new(), rows: 0, groups: 0, began_at: None };
-        Arc::new(Self { shared: Arc::clone(shared), state: Mutex::new(state) })
-    }
-
-    /// Writes `request` with the next group. Dropped, the write goes on.
-    pub(crate) async fn write(self: &Arc<Self>, request: R) -> Result<R::Answer> {
-        let (answer, answered) = oneshot::channel();
-        if self.push(Entry { request, answer }) {
-            let worker = Worker(Arc::clone(self));
-            tokio::spawn(async move { worker.0.work().await });
-        }
-        answered.await.unwrap_or_else(|_gone| {
-            Err(Error::unknown(format!("{}: the writer ended before it answered", R::WHAT)))
-        })
-    }
-
-    /// Adds to what waits; whether another worker is to begin.
-    fn push(&self, entry: Entry<R>) -> bool {
-        let mut state = self.state();
-        state.rows += entry.request.rows();
-        state.waiting.push_back(entry);
-        let stuck = state.began_at.is_some_and(|began_at| began_at.elapsed() >= SECOND_AFTER);
-        let begin = state.groups == 0 || state.groups < MAX_GROUPS && (state.rows >= SECOND_ROWS || stuck);
-        state.groups += usize::from(begin);
+impl<R: Request> State<R> {
+    /// Adds to what waits; whether another worker is to begin, which counts from now on.
+    fn push(&mut self, entry: Entry<R>) -> bool {
+        self.rows += entry.request.rows();
+        self.waiting.push_back(entry);
+        let stuck = self.began_at.is_some_and(|began_at| began_at.elapsed() >= SECOND_AFTER);
+        let begin = self.groups == 0 || self.groups < MAX_GROUPS && (self.rows >= SECOND_ROWS || stuck);
+        self.groups += usize::from(begin);
         begin
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State<R>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn work(&self) {
-        loop {
-            // Whoever is about to hand something in gets the chance to.
-            tokio::task::yield_now().await;
-            let group = self.next_group();
-            if group.is_empty() {
-                return;
-            }
-            self.apply(group).await;
+    /// What waits. None when nothing does: whoever asked counts no more, from the same moment on, so that what is handed in
+    /// next begins another.
+    fn next_group(&mut self) -> Option<Vec<Entry<R>>> {
+        if self.waiting.is_empty() {
+            self.groups -= 1;
+            return None;
         }
-    }
-
-    fn next_group(&self) -> Vec<Entry<R>> {
-        let mut state = self.state();
         let (mut group, mut rows, mut bytes) = (Vec::new(), 0, 0);
-        while let Some(entry) = state.waiting.pop_front() {
+        while let Some(entry) = self.waiting.pop_front() {
             rows += entry.request.rows();
             bytes += entry.request.bytes();
             group.push(entry);
@@ -148,9 +110,74 @@ impl<R: Request> Lane<R> {
                 break;
             }
         }
-        state.rows -= rows;
-        state.began_at = Some(Instant::now());
-        group
+        self.rows -= rows;
+        self.began_at = Some(Instant::now());
+        Some(group)
+    }
+
+    /// A worker ended before its time. Who waits for nobody any more hears that.
+    fn cut_off(&mut self) {
+        self.groups -= 1;
+        if self.groups == 0 {
+            self.rows = 0;
+            self.waiting.clear();
+        }
+    }
+}
+
+/// One kind of write.
+pub(crate) struct Lane<R: Request> {
+    shared: Arc<Shared>,
+    state: Mutex<State<R>>,
+}
+
+/// One of the tasks that take groups from a lane; however it ends, the lane knows.
+struct Worker<R: Request> {
+    lane: Arc<Lane<R>>,
+    /// Whether the lane counts on it.
+    counted: bool,
+}
+
+impl<R: Request> Drop for Worker<R> {
+    fn drop(&mut self) {
+        if self.counted {
+            self.lane.state().cut_off();
+        }
+    }
+}
+
+impl<R: Request> Worker<R> {
+    async fn work(mut self) {
+        loop {
+            // Whoever is about to hand something in gets the chance to.
+            tokio::task::yield_now().await;
+            let Some(group) = self.lane.state().next_group() else {
+                self.counted = false;
+                return;
+            };
+            self.lane.apply(group).await;
+        }
+    }
+}
+
+impl<R: Request> Lane<R> {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self { shared: Arc::clone(shared), state: Mutex::default() })
+    }
+
+    /// Writes `request` with the next group. Dropped, the write goes on.
+    pub(crate) async fn write(self: &Arc<Self>, request: R) -> Result<R::Answer> {
+        let (answer, answered) = oneshot::channel();
+        if self.state().push(Entry { request, answer }) {
+            tokio::spawn(Worker { lane: Arc::clone(self), counted: true }.work());
+        }
+        answered.await.unwrap_or_else(|_gone| {
+            Err(Error::unknown(format!("{}: the writer ended before it answered", R::WHAT)))
+        })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State<R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn apply(&self, group: Vec<Entry<R>>) {
@@ -202,5 +229,55 @@ impl<R: Request> Lane<R> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Row;
+
+    impl Request for Row {
+        type Answer = ();
+
+        const WHAT: &'static str = "write a row";
+
+        async fn apply<'a>(_session: &'a mut Session, _requests: &'a [Self]) -> sqlx::Result<Vec<()>> {
+            unreachable!("nothing is applied here")
+        }
+    }
+
+    fn entry() -> (Entry<Row>, oneshot::Receiver<Result<()>>) {
+        let (answer, answered) = oneshot::channel();
+        (Entry { request: Row, answer }, answered)
+    }
+
+    /// A write that came just as the last worker found nothing more waited until the next write: for ever, where all others
+    /// waited for it.
+    #[test]
+    fn a_write_after_the_last_group_begins_another_worker() {
+        let mut state = State::default();
+        assert!(state.push(entry().0), "the first write begins a worker");
+        assert!(!state.push(entry().0), "who waits already is taken along");
+        assert_eq!(state.next_group().map(|group| group.len()), Some(2));
+        assert!(!state.push(entry().0), "a group is under way");
+        assert_eq!(state.next_group().map(|group| group.len()), Some(1));
+        assert!(state.next_group().is_none());
+        // The worker has not ended yet, and takes nothing any more.
+        assert!(state.push(entry().0));
+        assert_eq!((state.groups, state.rows), (1, 1));
+    }
+
+    #[test]
+    fn a_worker_that_is_cut_off_leaves_nobody_waiting() {
+        let mut state = State::default();
+        state.push(entry().0);
+        drop(state.next_group());
+        let (waiting, mut answered) = entry();
+        state.push(waiting);
+        state.cut_off();
+        assert!(matches!(answered.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+        assert!(state.push(entry().0), "the next write begins another");
     }
 }
