@@ -208,7 +208,7 @@ async fn look(
     let read = |row: &PgRow| -> Result<Option<(DeliveryKey, (LeaseToken, DeliveryState))>> {
         let state = readable(rows::text(row, 4).and_then(DeliveryState::parse), "state")?;
         let token = rows::optional_id(row, 3);
-        Ok(token.map(|token| Ok((super::key(row)?, (LeaseToken(token), state)))).transpose()?)
+        token.map(|token| Ok((super::key(row)?, (LeaseToken(token), state)))).transpose()
     };
     let found = session.rows(bind_keys(LOOK, keys.iter())).await?;
     found.iter().filter_map(|row| read(row).transpose()).collect::<Result<_>>().map_err(undecodable)

@@ -236,7 +236,7 @@ async fn a_dead_letter_keeps_what_no_text_of_the_server_can_hold() {
     };
     port.put(vec![letter.clone()]).await.unwrap();
     let listed = port.list(&DeadLetterSelection::default(), &PageRequest::default()).await.unwrap();
-    assert_eq!(listed.data, [letter.clone()]);
+    assert_eq!(listed.data, std::slice::from_ref(&letter));
     let by_reason =
         DeadLetterSelection { reason: Some(letter.reason.clone()), ..DeadLetterSelection::default() };
     assert_eq!(port.count(&by_reason).await.unwrap(), 1);
