@@ -13,6 +13,7 @@ use crate::{
 pub(crate) struct RabbitDependency {
     pub(crate) publishing: Arc<Link>,
     pub(crate) consuming: Arc<Link>,
+    pub(crate) nets: Arc<Link>,
     pub(crate) topology: Arc<RabbitTopology>,
 }
 
@@ -30,6 +31,9 @@ impl Dependency for RabbitDependency {
                 }
                 Condition::Unused | Condition::Up => {}
             }
+        }
+        if let Condition::Down(reason) = self.nets.condition() {
+            return DependencyState::Degraded(format!("the safety nets cannot be drained: {reason}"));
         }
         match &self.topology.management {
             Some(management) if management.is_away() => DependencyState::Degraded(

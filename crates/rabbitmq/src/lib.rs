@@ -4,6 +4,16 @@
 //! the second. A connection is made when it is first needed, and made again for as long as the process lives. Whatever hangs on
 //! one ends with it: consumers end with an error and are opened anew by whoever has them.
 //!
+//! Rights that the user of `AMQP_URL` needs, on names that begin with the namespace: *configure* (but where topology is an
+//! operator's), *write* and *read*; and *write* on `amq.default`, through which dead letters go. Other parties need *read* on a
+//! topic's exchange to bind a queue of their own, *write* on it to publish, and no right at all on our queues: with *write* or
+//! *configure* on them they could unbind or delete them. A queue of theirs that is bound to a topic must not refuse publishes
+//! (`x-overflow = reject-publish`): what it refuses is unknown to whoever published it.
+//!
+//! A message that the client library cannot read (a header's name that is not UTF-8, headers larger than a frame) ends the
+//! connection over which it comes. Until the broker has moved it to the safety net, one message at a time is taken, so that none
+//! goes along with it; safety nets have a connection of their own, which it can hold up. Take it out there by hand.
+//!
 //! A file is named after the port that it implements.
 
 mod bus;

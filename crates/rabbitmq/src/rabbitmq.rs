@@ -103,14 +103,14 @@ impl RabbitMq {
         let bus = Arc::new(RabbitBus {
             publisher: Arc::clone(&publisher),
             consuming: Arc::clone(&consuming),
-            nets,
+            nets: Arc::clone(&nets),
             topology: Arc::clone(&topology),
             names,
             metrics,
             depth,
         });
         let dependency =
-            Arc::new(RabbitDependency { publishing, consuming, topology: Arc::clone(&topology) });
+            Arc::new(RabbitDependency { publishing, consuming, nets, topology: Arc::clone(&topology) });
         let guards = [closing.clone().drop_guard(), stop.clone().drop_guard()];
         Ok(Self {
             bus,
