@@ -128,7 +128,7 @@ pub(super) fn open(parts: Parts<'_>, roles: &[Role]) -> anyhow::Result<Stack> {
     if let Some(smtp) = &smtp {
         health.shows(Arc::<tidings_smtp::SmtpMail>::clone(smtp));
     }
-    let (needed, dependencies) = health.finished();
+    let Seen { needed, shown } = health.once();
 
     Ok(Stack {
         bus: servers.rabbitmq.bus(),
@@ -143,7 +143,7 @@ pub(super) fn open(parts: Parts<'_>, roles: &[Role]) -> anyhow::Result<Stack> {
         mail: smtp.map(|smtp| -> Arc<dyn Mail> { smtp }),
         mailbox: None,
         needed,
-        dependencies,
+        dependencies: shown,
         closing: Box::pin(async move {
             servers.close().await;
             drop(redis);
@@ -151,7 +151,7 @@ pub(super) fn open(parts: Parts<'_>, roles: &[Role]) -> anyhow::Result<Stack> {
     })
 }
 
-/// What health is told of, each once.
+/// What health is told of.
 #[derive(Default)]
 struct Seen {
     needed: Vec<Arc<dyn Dependency>>,
@@ -167,15 +167,13 @@ impl Seen {
         self.shown.push(dependency);
     }
 
-    /// What one role needs is needed, whatever another thinks of it.
-    fn finished(self) -> (Vec<Arc<dyn Dependency>>, Vec<Arc<dyn Dependency>>) {
+    /// Each once: what one role needs is needed, whatever another thinks of it.
+    fn once(mut self) -> Self {
         let mut names = BTreeSet::new();
-        let mut once = |all: Vec<Arc<dyn Dependency>>| -> Vec<_> {
-            all.into_iter().filter(|dependency| names.insert(dependency.name().to_owned())).collect()
-        };
-        let needed = once(self.needed);
-        let shown = once(self.shown);
-        (needed, shown)
+        let mut is_new = |dependency: &Arc<dyn Dependency>| names.insert(dependency.name().to_owned());
+        self.needed.retain(&mut is_new);
+        self.shown.retain(&mut is_new);
+        self
     }
 }
 

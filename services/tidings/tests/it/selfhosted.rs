@@ -7,6 +7,7 @@ mod mail_server;
 mod operate;
 mod pipeline;
 mod process;
+mod readiness;
 mod scale;
 mod servers;
 mod sql;

@@ -144,11 +144,6 @@ impl Poster {
 }
 
 impl Ledger {
-    /// How many messages were accepted.
-    pub(crate) fn len(&self) -> usize {
-        self.accepted.len()
-    }
-
     /// Waits until every accepted message is done, and checks that the account balances for its one reader: stored once,
     /// mailed, nothing phantom, doubled only as often as there are unknowns. Messages whose 202 was never heard may be there
     /// too: those are the clients', without a key as often as they posted them.

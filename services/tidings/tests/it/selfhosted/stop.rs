@@ -25,10 +25,8 @@ async fn each_stopped_under_load_leaves_nothing_behind_and_no_doubles() {
 
     // No connection of ours is left, at either server.
     stack.stop_all().await;
-    let sessions = format!(
-        "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'tidings%'"
-    );
-    assert_eq!(stack.psql(&sessions).await, "0");
+    let sessions = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'tidings%'";
+    assert_eq!(stack.psql(sessions).await, "0");
     let vhost = stack.vhost();
     let connections =
         stack.servers.rabbitmq.ctl(&["list_connections", "--no-table-headers", "-q", "vhost"]).await;

@@ -36,7 +36,7 @@ async fn two_sets_with_namespaces_and_schemas_of_their_own_do_not_see_each_other
         (select count(*) from public.deliveries), (select count(*) from second.deliveries)";
     assert_eq!(first.psql(counts).await, "1|1|1|1");
     // A third that takes the schema of another is told so.
-    second.set("DATABASE_URL", &first.setting("DATABASE_URL").to_owned());
+    second.set("DATABASE_URL", first.setting("DATABASE_URL"));
     let refused = second.run(&["provision"]).await;
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(crate::harness::stderr(&refused).contains(&first.namespace), "{refused:?}");
