@@ -65,7 +65,9 @@ async fn a_large_transaction_ends_through_a_slow_broker_and_killed_watchers() {
     // Each life publishes a part of it. What it has confirmed is recorded once a second, and not published again.
     let (mut published, mut highest) = (0.0, 0);
     for part in [rows / 20, rows / 4] {
-        published += until_published(&stack, part as f64).await;
+        let here = until_published(&stack, part as f64).await;
+        println!("{here} published, then killed");
+        published += here;
         highest = highest.max(high_water_kb(&stack));
         stack.kill("cdc-watcher").await;
         stack.launch("cdc-watcher").await;
