@@ -140,6 +140,7 @@ pub(crate) struct Stack {
 }
 
 /// What adapters are made from.
+#[cfg_attr(not(feature = "selfhosted"), allow(dead_code, reason = "what one profile alone reads"))]
 pub(crate) struct Parts<'a> {
     /// What is in force.
     pub(crate) settings: &'a Settings,

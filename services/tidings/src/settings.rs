@@ -26,6 +26,7 @@ pub(crate) mod faults;
 pub(crate) mod layers;
 pub(crate) mod report;
 pub(crate) mod secret;
+#[cfg_attr(not(feature = "selfhosted"), allow(dead_code, reason = "what it reads is the profile's"))]
 pub(crate) mod selfhosted;
 
 pub(crate) use check::{Scope, check};
@@ -175,6 +176,10 @@ pub(crate) enum LogFormat {
 }
 
 /// What is in force, checked.
+#[cfg_attr(
+    not(all(feature = "embedded", feature = "selfhosted")),
+    allow(dead_code, reason = "what one profile alone reads")
+)]
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// What the roles of the topology are played by.
