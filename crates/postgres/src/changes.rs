@@ -4,8 +4,9 @@
 //! after the slot (`keeper.rs`). Between them and whoever reads stands the line (`line.rs`).
 //!
 //! What is confirmed is durable in our own row (`change_stream`) before the slot is moved, and the row is where a stream
-//! begins again: so also the part of a large transaction that is confirmed does not come twice. The slot follows once a
-//! second, and a slot that stands further than the row is not the one that we made.
+//! begins again: so also the part of a large transaction that is confirmed does not come twice. Confirms of up to 200 ms
+//! share a write of it. The slot follows once a second, and a slot that stands further than the row is not the one that we
+//! made.
 
 mod failure;
 mod gauges;

@@ -58,6 +58,7 @@ pub trait ChangeStream: Send {
     async fn next(&mut self, max: usize, wait: Duration) -> Result<Vec<Captured>>;
 
     /// Moves the durable position past `up_to` and all before it in its partition. Called only after everything up to
-    /// it was published and confirmed. Confirming what is confirmed changes nothing.
+    /// it was published and confirmed. Confirming what is confirmed changes nothing. Where each move costs, an adapter may
+    /// gather those of a moment (it says how long): after a crash what was confirmed in it comes again.
     async fn confirm(&mut self, up_to: Position) -> Result<()>;
 }

@@ -25,9 +25,12 @@ use super::{
 /// Bytes of changes that are read ahead; one more reading may come on top.
 const READ_AHEAD_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Within this time of the last one, a confirm is recorded together with the next, unless nothing is left to confirm: a
-/// crash publishes that much once more.
-pub(crate) const GATHER: Duration = Duration::from_millis(200);
+/// Within this time of the last record, confirms are recorded together, and none waits for that: a crash publishes that much
+/// once more. Under load a record is a small part of what the server writes.
+const GATHER: Duration = Duration::from_millis(200);
+
+/// The same while everything that was handed out is confirmed: there is time.
+const GATHER_AT_REST: Duration = Duration::from_millis(50);
 
 /// How long a confirm waits for its record.
 const RECORD_LIMIT: Duration = Duration::from_secs(5);
@@ -183,13 +186,14 @@ impl Line {
             if state.version == state.recorded_version {
                 return Ok(());
             }
-            let soon = state.record_began.map(|began| began + GATHER).filter(|soon| *soon > Instant::now());
-            let waits = state.confirmed == state.handed || soon.is_none();
-            state.want = match (waits, soon) {
-                (false, Some(soon)) if state.want == Want::Nothing => Want::Later(soon),
-                (false, _) => state.want,
-                (true, _) => Want::Now,
+            let gather = if state.confirmed == state.handed { GATHER_AT_REST } else { GATHER };
+            let soon = state.record_began.map(|began| began + gather).filter(|soon| *soon > Instant::now());
+            state.want = match (state.want, soon) {
+                (_, None) | (Want::Now, _) => Want::Now,
+                (Want::Later(sooner), Some(soon)) => Want::Later(sooner.min(soon)),
+                (Want::Nothing, Some(soon)) => Want::Later(soon),
             };
+            let waits = soon.is_none();
             (state.version, waits)
         };
         self.wanted.notify_one();

@@ -128,7 +128,7 @@ async fn without_provisioning_it_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_confirmed_everything_and_was_killed_gets_nothing_twice() {
+async fn who_confirmed_everything_and_ended_in_order_gets_nothing_twice() {
     let server = Postgres::shared().await;
     let rig = Rig::on(server).await;
     let mut next = 1;
@@ -146,12 +146,13 @@ async fn who_confirmed_everything_and_was_killed_gets_nothing_twice() {
                     assert_eq!(texts(&captured), [last.to_string()]);
                     stream.confirm(captured[0].position).await.unwrap();
                 }
-                std::mem::forget(stream);
+                drop(stream);
+                store.close().await;
                 last
             })
             .await
             .unwrap();
-        // At once: nothing is flushed, nobody says goodbye.
+        // At once: nothing goes on in the background.
         runtime.shutdown_background();
         next = last + 1;
     }
