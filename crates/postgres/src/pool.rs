@@ -113,6 +113,11 @@ impl Pool {
         }
     }
 
+    /// Whether no more sessions are given.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.permits.is_closed()
+    }
+
     /// Ends all sessions, once what runs has ended; no more are given.
     pub(crate) async fn close(&self) {
         let inner = &self.0;

@@ -91,10 +91,11 @@ impl Shared {
         self.note(self.pool.session(what).await)
     }
 
-    /// Notes for readiness how a call went.
+    /// Notes for readiness how a call went. After the end nothing is an illness any more.
     pub(crate) fn note<T>(&self, answer: Result<T>) -> Result<T> {
         match &answer {
             Ok(_) => self.health.well(),
+            Err(_) if self.pool.is_closed() => {}
             Err(error) => self.health.failed(error),
         }
         answer
