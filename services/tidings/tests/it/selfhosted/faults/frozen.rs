@@ -31,6 +31,8 @@ enum Notices {
     Process,
     /// Nobody, within the minutes that a mail server may take.
     Nobody,
+    /// The process, which goes on: its readiness says *degraded*.
+    Degraded,
 }
 
 /// Freezes what lies between a process and the server that `variable` names: for a while, and then until it is cut.
@@ -40,10 +42,15 @@ async fn frozen(role: &str, variable: &str, notices: Notices) {
     let server = match variable {
         "DATABASE_URL" => stack.servers.postgres.addr(),
         "AMQP_URL" => stack.servers.rabbitmq.addr(),
+        "REDIS_URL" => stack.servers.redis.addr(),
         _ => stack.smtp.address(),
     };
     let between = Proxy::to(server).await;
-    let url = between.url(stack.setting(variable));
+    let mut url = between.url(stack.setting(variable));
+    if variable == "AMQP_URL" {
+        // A consumer has nothing but heartbeats to notice by; 10 s by default.
+        url += "?heartbeat=4";
+    }
     stack.make(role, &[role]).set(variable, &url);
     stack.up_all().await;
     stack.subscribe_confirmed(&["reader@example.com"]).await;
@@ -55,6 +62,10 @@ async fn frozen(role: &str, variable: &str, notices: Notices) {
             Notices::Client => load.until_refused_more(1).await,
             Notices::Process => {
                 stack.process(role).until("not ready", |report| report["ready"] == false).await;
+            }
+            Notices::Degraded => {
+                let degraded = |report: &Value| report["ready"] == true && report["degraded"] == true;
+                stack.process(role).until("degraded", degraded).await;
             }
             Notices::Nobody => {}
         }
@@ -73,6 +84,8 @@ async fn frozen(role: &str, variable: &str, notices: Notices) {
         }
     }
     load.until_accepted_more(20).await;
+    // Accepting needs nothing but the broker.
+    assert_eq!(load.refused() > 0, matches!(notices, Notices::Client), "{} refused", load.refused());
     let figures = load.end().await.balances(&stack, 1).await;
     assert_eq!(figures.dead_letters, Vec::<Value>::new());
     if variable != "SMTP_URL" {
@@ -83,6 +96,26 @@ async fn frozen(role: &str, variable: &str, notices: Notices) {
 #[tokio::test]
 async fn api_and_rabbitmq() {
     frozen("api", "AMQP_URL", Notices::Client).await;
+}
+
+#[tokio::test]
+async fn api_and_postgres() {
+    frozen("api", "DATABASE_URL", Notices::Degraded).await;
+}
+
+#[tokio::test]
+async fn api_and_redis() {
+    frozen("api", "REDIS_URL", Notices::Degraded).await;
+}
+
+#[tokio::test]
+async fn subscriber_and_rabbitmq() {
+    frozen("subscriber", "AMQP_URL", Notices::Process).await;
+}
+
+#[tokio::test]
+async fn mailer_and_rabbitmq() {
+    frozen("mailer", "AMQP_URL", Notices::Process).await;
 }
 
 #[tokio::test]
