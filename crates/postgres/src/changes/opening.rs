@@ -91,19 +91,19 @@ pub(crate) async fn open(shared: &Arc<Shared>) -> Result<Box<dyn ChangeStream>> 
     if shared.stream.tasks.is_closed() {
         return Err(Error::unavailable("open the table stream: the store is closed"));
     }
-    let opened = open_within(shared, Instant::now()).await;
+    let opened = open_over_outages(shared).await;
     if let Err(error) = &opened {
         shared.stream.health.set(DependencyState::Down(error.chain()));
     }
     opened
 }
 
-async fn open_within(shared: &Arc<Shared>, began: Instant) -> Result<Box<dyn ChangeStream>> {
+async fn open_over_outages(shared: &Arc<Shared>) -> Result<Box<dyn ChangeStream>> {
     let connector = connector(shared)?;
     let entropy = &*shared.options.entropy;
-    let (mut failures, mut poll, mut last_seen) = (0_u32, FIRST_POLL, began);
+    let (mut failures, mut poll, mut away_since) = (0_u32, FIRST_POLL, None);
     loop {
-        match attempt(shared, &connector, &mut poll, &mut last_seen).await? {
+        match attempt(shared, &connector, &mut poll, &mut away_since).await? {
             Attempt::Open(stream) => return Ok(stream),
             Attempt::Held => {
                 shared.stream.health.set(DependencyState::StandingBy);
@@ -111,8 +111,8 @@ async fn open_within(shared: &Arc<Shared>, began: Instant) -> Result<Box<dyn Cha
                 poll = (poll * 2).min(shared.options.stream.standby_poll);
             }
             Attempt::Away(error) => {
-                failures += 1;
-                if last_seen.elapsed() >= PATIENCE {
+                failures = failures.saturating_add(1);
+                if away_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
                     return Err(error);
                 }
                 tracing::debug!(error = error.chain(), "the slot cannot be opened yet");
@@ -122,19 +122,18 @@ async fn open_within(shared: &Arc<Shared>, began: Instant) -> Result<Box<dyn Cha
     }
 }
 
-/// One connection: looks, stands by while the slot is read by another, then starts. `last_seen` is when the server last
-/// answered.
+/// One connection: looks, stands by while the slot is read by another, which ends an outage, then starts.
 async fn attempt(
     shared: &Arc<Shared>,
     connector: &dyn Connector,
     poll: &mut Duration,
-    last_seen: &mut Instant,
+    away_since: &mut Option<Instant>,
 ) -> Result<Attempt> {
-    let Ready { mut gate, identity, history, facts } = match ready(shared, connector, poll, last_seen).await?
-    {
-        Ok(ready) => ready,
-        Err(failure) => return passing(failure),
-    };
+    let Ready { mut gate, identity, history, facts } =
+        match ready(shared, connector, poll, away_since).await? {
+            Ok(ready) => ready,
+            Err(failure) => return passing(failure),
+        };
     let slot = shared.options.namespace.clone();
     let mut transport = match gate.start().await {
         Ok(transport) => transport,
@@ -154,7 +153,6 @@ async fn attempt(
         }
         Err(failure) => return passing(failure),
     };
-    *last_seen = Instant::now();
     let slot_confirmed = facts.slot.as_ref().and_then(|slot| slot.confirmed).unwrap_or_default();
     let mut token = [0; 16];
     shared.options.entropy.fill(&mut token);
@@ -241,7 +239,7 @@ async fn ready(
     shared: &Shared,
     connector: &dyn Connector,
     poll: &mut Duration,
-    last_seen: &mut Instant,
+    away_since: &mut Option<Instant>,
 ) -> Result<std::result::Result<Ready, Failure>> {
     let slot = &shared.options.namespace;
     let statement = inspect(slot);
@@ -261,7 +259,6 @@ async fn ready(
             Ok(looked) => looked,
             Err(failure) => return Ok(Err(failure)),
         };
-        *last_seen = Instant::now();
         shared.stream.gauges.sample(&facts.sample);
         match judge(slot, &identity, &facts, switched_at(&facts, &history))? {
             Verdict::Gap(GapReason::SlotMoved { .. }) if !suspicious => {
@@ -274,6 +271,7 @@ async fn ready(
         suspicious = false;
         if facts.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some()) {
             shared.stream.health.set(DependencyState::StandingBy);
+            *away_since = None;
             sleep(*poll).await;
             *poll = (*poll * 2).min(shared.options.stream.standby_poll);
             continue;

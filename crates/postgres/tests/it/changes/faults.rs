@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use sqlx::{ConnectOptions as _, postgres::PgConnectOptions};
 use tidings_domain::{
     ErrorKind,
     ports::{ChangeStream, DependencyState},
 };
 use tidings_postgres::Store;
 use tidings_servers::{
-    postgres::{Postgres, StopMode},
+    postgres::{Postgres, PostgresOptions, StopMode},
     proxy::Proxy,
 };
 use tokio::time::{Instant, timeout};
@@ -267,4 +268,46 @@ async fn a_walsender_that_is_ended_is_an_outage_and_no_gap() {
     drop(stream);
     let mut stream: Box<dyn ChangeStream> = open(&store).await;
     assert_eq!(texts(&take(&mut *stream, 1).await), ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_free_connection_is_an_outage_for_who_opens_and_none_for_who_reads() {
+    let settings = vec![("max_connections".to_owned(), "12".to_owned())];
+    let server = Postgres::start_with(PostgresOptions { settings, ..PostgresOptions::default() }).await;
+    let rig = Rig::on(&server).await;
+    let store = rig.store();
+    let mut stream = open(&store).await;
+    let connect = rig.url.parse::<PgConnectOptions>().unwrap();
+    let mut all = Vec::new();
+    while let Ok(connection) = connect.connect().await {
+        all.push(connection);
+    }
+    for number in 1..=3 {
+        let insert = format!("insert into items (topic, message) values ('messages', '{number}')");
+        sqlx::query(sqlx::AssertSqlSafe(insert)).execute(&mut all[0]).await.unwrap();
+        let captured = take(&mut *stream, 1).await;
+        assert_eq!(texts(&captured), [number.to_string()]);
+        stream.confirm(captured[0].position).await.unwrap();
+    }
+    // Its own connections are free now, and somebody else's.
+    drop(stream);
+    store.close().await;
+    let store = rig.store();
+    let refusal = async {
+        loop {
+            while let Ok(connection) = connect.connect().await {
+                all.push(connection);
+            }
+            match store.changes().open().await {
+                Err(error) => return error,
+                // The last of its connections ended just now.
+                Ok(stream) => drop(stream),
+            }
+        }
+    };
+    let refused = timeout(SOON, refusal).await.expect("it is refused");
+    assert_eq!(refused.kind, ErrorKind::Unavailable, "{}", refused.chain());
+    drop(all);
+    rig.insert(&server, 4..=4).await;
+    assert_eq!(texts(&take(&mut *open(&store).await, 1).await), ["4"]);
 }
