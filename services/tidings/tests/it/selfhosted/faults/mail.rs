@@ -67,6 +67,12 @@ async fn mails_dropped_in_the_middle_are_unknown_and_counted() {
     stack.smtp.rule(Rule::new(Step::Message, Act::Garbage(b"\0\xff no reply\r\n")).after(60).times(5));
     let load = Load::on(&stack);
     load.until_accepted_more(150).await;
+    // And whatever is under way, at any moment of it.
+    stack.smtp.on(Step::Message, Act::Slowly(Duration::from_millis(5)));
+    for _ in 0..5 {
+        load.until_accepted_more(10).await;
+        stack.to_smtp.close_connections().await;
+    }
     let figures = load.end().await.balances(&stack, 1).await;
     assert_eq!(figures.dead_letters, Vec::<Value>::new());
     assert!(figures.unknowns >= 15, "{figures:?}");
