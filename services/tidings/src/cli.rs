@@ -71,7 +71,8 @@ enum Command {
 struct Up {
     /// Which services: api, subscriber, cdc-watcher, mailer.
     services: Vec<Role>,
-    /// A file to write, as JSON, where the server listens once it does. For scripts and tests.
+    /// A file to write, as JSON, where the server listens and whether it is ready: once it listens, and again when it is
+    /// ready. For scripts and tests.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }

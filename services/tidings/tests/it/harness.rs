@@ -7,6 +7,7 @@ use std::{
     ops::Deref,
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -57,7 +58,14 @@ pub(crate) fn program(folder: &Path) -> Command {
 }
 
 fn without_settings(program: &str, folder: &Path) -> Command {
-    let mut command = Command::new(program);
+    let mut command = match ends_with_us() {
+        false => Command::new(program),
+        true => {
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL", "--", program]);
+            command
+        }
+    };
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().into_owned();
         if ["TIDINGS_", "OTEL_", "SMTP_", "DATABASE_", "AMQP_", "REDIS_", "RABBITMQ_"]
@@ -69,6 +77,16 @@ fn without_settings(program: &str, folder: &Path) -> Command {
     }
     command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
     command
+}
+
+/// Whether the system can be told to end a program with its parent, so that a test run which is killed leaves none behind.
+fn ends_with_us() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| {
+        let tried =
+            std::process::Command::new("setpriv").args(["--pdeathsig", "KILL", "--", "true"]).output();
+        tried.is_ok_and(|output| output.status.success())
+    })
 }
 
 impl Deref for Server {
