@@ -16,7 +16,6 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     consumer::RabbitConsumer,
-    depth::Depth,
     failure,
     link::{CHANNEL_TIMEOUT, Link},
     message::MAX_PUBLISH_BYTES,
@@ -24,6 +23,7 @@ use crate::{
     names::{Names, short},
     publisher::{MAX_WINDOW, Publisher},
     topology::RabbitTopology,
+    usage::Usage,
 };
 
 /// The most that a quorum queue hands out to one consumer ahead of its acknowledgements.
@@ -38,7 +38,7 @@ pub(crate) struct RabbitBus {
     pub(crate) topology: Arc<RabbitTopology>,
     pub(crate) names: Arc<Names>,
     pub(crate) metrics: Metrics,
-    pub(crate) depth: Arc<Depth>,
+    pub(crate) usage: Arc<Usage>,
 }
 
 #[async_trait]
@@ -50,7 +50,7 @@ impl Bus for RabbitBus {
     async fn consume(&self, queue: Queue, prefetch: usize) -> Result<Box<dyn Consumer>> {
         let name = self.names.queue(queue);
         // The queue may have been deleted, which is one way for a consumer to end.
-        self.topology.restore().await?;
+        self.topology.restore(queue).await?;
         let link = if queue.safety_net().is_some() { &self.consuming } else { &self.nets };
         let live = link.live(Instant::now() + CHANNEL_TIMEOUT).await?;
         let channel = live.channel().await?;
@@ -66,9 +66,9 @@ impl Bus for RabbitBus {
         };
         match timeout(CHANNEL_TIMEOUT, opening).await {
             Ok(Ok(stream)) => {
-                self.depth.consumed(queue);
-                let (names, metrics) = (Arc::clone(&self.names), self.metrics.clone());
-                Ok(Box::new(RabbitConsumer::new(channel, stream, (names, metrics), cautious)))
+                self.usage.consumed(queue);
+                let parts = (Arc::clone(&self.names), self.metrics.clone(), Arc::clone(&self.usage));
+                Ok(Box::new(RabbitConsumer::new(channel, stream, parts, cautious)))
             }
             Ok(Err(error)) if failure::is_not_found(&error) => Err(Error::misconfigured(format!(
                 "consume {name}: the queue does not stand: run `tidings provision`, or make it where topology = verify"

@@ -25,7 +25,7 @@ use tidings_domain::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{message, metrics::Metrics, names::Names};
+use crate::{message, metrics::Metrics, names::Names, usage::Usage};
 
 /// How long a settlement may take to be written, and a cancellation to be answered.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +42,7 @@ pub(crate) struct RabbitConsumer {
     queue: String,
     names: Arc<Names>,
     metrics: Metrics,
+    usage: Arc<Usage>,
     epoch: u64,
     deliveries: tokio::sync::Mutex<Deliveries>,
     held: Mutex<Held>,
@@ -59,6 +60,8 @@ struct Deliveries {
 #[derive(Default)]
 struct Held {
     tags: BTreeSet<u64>,
+    /// Through which the last message came: most come through the same.
+    exchange: String,
 }
 
 impl RabbitConsumer {
@@ -66,7 +69,7 @@ impl RabbitConsumer {
     pub(crate) fn new(
         channel: Channel,
         stream: lapin::Consumer,
-        (names, metrics): (Arc<Names>, Metrics),
+        (names, metrics, usage): (Arc<Names>, Metrics, Arc<Usage>),
         until: Option<Instant>,
     ) -> Self {
         Self {
@@ -75,6 +78,7 @@ impl RabbitConsumer {
             channel,
             names,
             metrics,
+            usage,
             epoch: EPOCH.fetch_add(1, Ordering::Relaxed),
             deliveries: tokio::sync::Mutex::new(Deliveries { stream, ended: false }),
             held: Mutex::default(),
@@ -89,7 +93,15 @@ impl RabbitConsumer {
 
     fn received(&self, delivery: lapin::message::Delivery) -> Received {
         let tag = delivery.delivery_tag;
-        self.held().tags.insert(tag);
+        {
+            let mut held = self.held();
+            held.tags.insert(tag);
+            let exchange = delivery.exchange.as_str();
+            if held.exchange != exchange {
+                exchange.clone_into(&mut held.exchange);
+                self.usage.came_through(exchange);
+            }
+        }
         let (envelope, returns) = message::envelope(delivery, &self.names);
         Received { envelope, returns, lease: Lease { epoch: self.epoch, tag } }
     }
@@ -159,8 +171,9 @@ impl Consumer for RabbitConsumer {
         let until = self.until.unwrap_or(deadline).min(deadline);
         let first = match timeout_at(until, deliveries.stream.next()).await {
             Ok(first) => first,
-            Err(_) if until == deadline => return Ok(Vec::new()),
-            // Its time as a cautious one is over, and nothing is under way that the next could trip over.
+            Err(_) if until == deadline && self.channel.status().connected() => return Ok(Vec::new()),
+            // Its channel has ended, also where the library has not said so yet. Or its time as a cautious one is over, and
+            // nothing is under way that the next could trip over.
             Err(_) => {
                 deliveries.ended = true;
                 return self.end();

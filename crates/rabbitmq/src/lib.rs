@@ -22,6 +22,7 @@ mod dependency;
 mod depth;
 mod dial;
 mod failure;
+mod keeper;
 mod link;
 mod management;
 mod message;
@@ -32,6 +33,7 @@ mod publisher;
 mod rabbitmq;
 mod standing;
 mod topology;
+mod usage;
 mod window;
 
 pub use options::Options;

@@ -1,4 +1,4 @@
-//! The broker's management API: only to see bindings, which AMQP cannot.
+//! The broker's management API: only to see bindings, and which exchanges there are, which AMQP cannot.
 
 use std::{
     collections::BTreeSet,
@@ -27,6 +27,25 @@ pub(crate) struct Binding {
 #[derive(Deserialize)]
 struct Bound {
     source: String,
+}
+
+/// An exchange as the API has it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Exchange {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    durable: bool,
+    auto_delete: bool,
+    internal: bool,
+}
+
+impl Exchange {
+    /// Whether it is what ours are: anything else is another party's.
+    fn is_like_ours(&self) -> bool {
+        self.kind == "fanout" && self.durable && !self.auto_delete && !self.internal
+    }
 }
 
 /// A queue as the API has it: its arguments, and what a policy sets in their place.
@@ -97,6 +116,12 @@ impl Management {
             bindings.extend(bound);
         }
         Some(bindings)
+    }
+
+    /// The exchanges that are as ours; none when the API does not answer.
+    pub(crate) async fn exchanges(&self) -> Option<BTreeSet<String>> {
+        let exchanges: Vec<Exchange> = self.get(&["exchanges", &self.vhost]).await?;
+        Some(exchanges.into_iter().filter(Exchange::is_like_ours).map(|exchange| exchange.name).collect())
     }
 
     /// What `queue` is; none when the API does not answer.

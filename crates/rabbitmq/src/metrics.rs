@@ -20,6 +20,8 @@ pub(crate) const UNCONFIRMED: &str = "tidings.rabbitmq.unconfirmed";
 pub(crate) const CONNECTIONS: &str = "tidings.rabbitmq.connections";
 /// Frames that acknowledge, each of one message or of many.
 pub(crate) const ACKNOWLEDGEMENTS: &str = "tidings.rabbitmq.acknowledgements";
+/// What the keeper found missing and made again; the api, which looks after its topics itself, counts by the same name.
+pub(crate) const MISSING: &str = "tidings.topology.missing";
 /// Messages ready in a queue that is consumed here.
 pub(crate) const READY: &str = "tidings.rabbitmq.queue.ready";
 
@@ -32,6 +34,7 @@ struct Instruments {
     unconfirmed: UpDownCounter<i64>,
     connections: Counter<u64>,
     acknowledgements: Counter<u64>,
+    missing: Counter<u64>,
     ready: Gauge<u64>,
     ok: [KeyValue; 1],
     epoch: AtomicU64,
@@ -47,6 +50,11 @@ impl Metrics {
                 .build(),
             connections: metrics::counter(meter, CONNECTIONS, "connections made to the broker"),
             acknowledgements: metrics::counter(meter, ACKNOWLEDGEMENTS, "frames that acknowledge messages"),
+            missing: metrics::counter(
+                meter,
+                MISSING,
+                "Topics, queues and bindings that were found missing and made again",
+            ),
             ready: metrics::gauge(meter, READY, "messages ready in a queue"),
             ok: [KeyValue::new(metrics::KIND, "ok")],
             epoch: AtomicU64::new(0),
@@ -73,6 +81,10 @@ impl Metrics {
 
     pub(crate) fn acknowledged(&self, frames: usize) {
         self.0.acknowledgements.add(frames as u64, &[]);
+    }
+
+    pub(crate) fn missing(&self, things: usize) {
+        self.0.missing.add(things as u64, &[]);
     }
 
     pub(crate) fn ready(&self, queue: Queue, messages: u32) {

@@ -37,6 +37,16 @@ impl Names {
         format!("{}-{}", self.namespace, queue.as_str())
     }
 
+    /// What is said of a topic's binding.
+    pub(crate) fn binding(&self, topic: &BusTopic) -> String {
+        format!("binding of {} to {}", self.queue(queue_of(topic)), self.exchange(topic))
+    }
+
+    /// What has to stand for a publish to `topic` to reach us.
+    pub(crate) fn things(&self, topic: &BusTopic) -> [String; 3] {
+        [self.exchange(topic), self.queue(queue_of(topic)), self.binding(topic)]
+    }
+
     /// The topic that an exchange is, if it is one of ours.
     pub(crate) fn topic_of(&self, exchange: &str) -> Option<TopicName> {
         TopicName::parse(exchange.strip_prefix(&self.topic_prefix)?).ok()

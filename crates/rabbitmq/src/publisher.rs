@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    failure, link::Link, message::Outgoing, metrics::Metrics, names::Names, standing::Standing,
+    failure, link::Link, message::Outgoing, metrics::Metrics, names::Names, standing::Standing, usage::Usage,
     window::Window,
 };
 
@@ -45,6 +45,7 @@ const GIVEN_UP: u8 = 2;
 pub(crate) struct Publisher {
     pub(crate) link: Arc<Link>,
     pub(crate) standing: Arc<Standing>,
+    pub(crate) usage: Arc<Usage>,
     pub(crate) metrics: Metrics,
     pub(crate) confirm_timeout: Duration,
     names: Arc<Names>,
@@ -61,6 +62,7 @@ pub(crate) struct Publisher {
 pub(crate) struct Parts {
     pub(crate) link: Arc<Link>,
     pub(crate) standing: Arc<Standing>,
+    pub(crate) usage: Arc<Usage>,
     pub(crate) metrics: Metrics,
     pub(crate) names: Arc<Names>,
     pub(crate) tracker: TaskTracker,
@@ -72,13 +74,14 @@ pub(crate) struct Parts {
 
 impl Publisher {
     pub(crate) fn new(parts: Parts, confirm_timeout: Duration, unconfirmed: usize) -> Arc<Self> {
-        let Parts { link, standing, metrics, names, tracker, stop, closing } = parts;
+        let Parts { link, standing, usage, metrics, names, tracker, stop, closing } = parts;
         let unconfirmed = unconfirmed.max(1);
         let permits = Semaphore::new(unconfirmed);
         let lanes = Mutex::default();
         Arc::new(Self {
             link,
             standing,
+            usage,
             metrics,
             confirm_timeout,
             names,
@@ -164,7 +167,7 @@ impl Publisher {
 
     /// One of a lane's channels: sends window after window until nothing comes any more.
     async fn work(self: Arc<Self>, lane: Arc<Lane>) {
-        let mut window = Window::new(Arc::clone(&self), lane.exchange.clone());
+        let mut window = Window::new(Arc::clone(&self), lane.topic.clone(), lane.exchange.clone());
         let working = async {
             while let Some(count) = lane.wait(self.window()).await {
                 // Only what is about to be sent is begun: until then its callers may give it up as not sent.

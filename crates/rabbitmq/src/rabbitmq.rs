@@ -17,6 +17,7 @@ use crate::{
     dependency::RabbitDependency,
     depth::Depth,
     dial::Dialer,
+    keeper::Keeper,
     link::Link,
     management::Management,
     metrics::Metrics,
@@ -25,6 +26,7 @@ use crate::{
     publisher::{Parts, Publisher},
     standing::Standing,
     topology::RabbitTopology,
+    usage::Usage,
 };
 
 /// Ending the tasks: both connections are closed within two seconds.
@@ -57,7 +59,7 @@ impl RabbitMq {
         };
         let names = Arc::new(Names::new(&options.namespace));
         let metrics = Metrics::new(&options.meter);
-        let standing = Arc::new(Standing::default());
+        let (standing, usage) = (Arc::new(Standing::default()), Arc::new(Usage::default()));
         let answers = Arc::new(Notify::new());
         let link = |role, hurries| {
             Link::new(
@@ -85,10 +87,12 @@ impl RabbitMq {
             Arc::clone(&names),
             management,
             options.declares,
+            (metrics.clone(), Arc::clone(&usage)),
         ));
         let parts = Parts {
             link: Arc::clone(&publishing),
             standing,
+            usage: Arc::clone(&usage),
             metrics: metrics.clone(),
             names: Arc::clone(&names),
             tracker: tracker.clone(),
@@ -96,10 +100,13 @@ impl RabbitMq {
             closing: closing.clone(),
         };
         let publisher = Publisher::new(parts, options.confirm_timeout, options.unconfirmed);
-        let depth = Depth::new(Arc::clone(&topology), metrics.clone());
-        let looking = Arc::clone(&depth).run();
-        let ended = stop.clone();
-        tracker.spawn(async move { ended.run_until_cancelled(looking).await });
+        let depth =
+            Depth { topology: Arc::clone(&topology), usage: Arc::clone(&usage), metrics: metrics.clone() };
+        tracker.spawn(stop.clone().run_until_cancelled_owned(depth.run()));
+        if options.declares {
+            let keeper = Keeper::new(Arc::clone(&topology), Arc::clone(&usage));
+            tracker.spawn(stop.clone().run_until_cancelled_owned(keeper.run()));
+        }
         let bus = Arc::new(RabbitBus {
             publisher: Arc::clone(&publisher),
             consuming: Arc::clone(&consuming),
@@ -107,7 +114,7 @@ impl RabbitMq {
             topology: Arc::clone(&topology),
             names,
             metrics,
-            depth,
+            usage,
         });
         let dependency =
             Arc::new(RabbitDependency { publishing, consuming, nets, topology: Arc::clone(&topology) });

@@ -13,7 +13,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 use tidings_domain::{
-    Error, Result,
+    Error, ErrorKind, Result,
     ports::{BusTopic, MissingTopology, Queue, Topology},
     topic::TopicName,
 };
@@ -26,12 +26,17 @@ use crate::{
     failure,
     link::{Link, Live},
     management::{Binding, Management},
+    metrics::Metrics,
     names::{Names, queue_of, short},
     standing::Standing,
+    usage::Usage,
 };
 
 /// One exchange, queue or binding.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who has not asked for topics in this time looks after them no more: three looks of promise 2.
+const ATTENTION: Duration = Duration::from_secs(15);
 
 /// The port, for all who ask for it.
 pub(crate) struct RabbitTopology {
@@ -42,8 +47,12 @@ pub(crate) struct RabbitTopology {
     pub(crate) names: Arc<Names>,
     pub(crate) management: Option<Management>,
     pub(crate) declares: bool,
+    pub(crate) metrics: Metrics,
+    usage: Arc<Usage>,
     /// Every topic that was asked for in this process: declared again when a queue of ours was found missing.
     asked: Mutex<BTreeSet<TopicName>>,
+    /// What was asked for of late, and when.
+    attended: Mutex<Option<(Instant, BTreeSet<TopicName>)>>,
     /// Declaring is idempotent, so one at a time is enough; its channel is kept between the looks.
     channel: AsyncMutex<Option<(u64, Channel)>>,
 }
@@ -55,20 +64,86 @@ impl RabbitTopology {
         names: Arc<Names>,
         management: Option<Management>,
         declares: bool,
+        (metrics, usage): (Metrics, Arc<Usage>),
     ) -> Self {
         // The topic that always exists.
         let asked = Mutex::new(BTreeSet::from([TopicName::messages()]));
-        let channel = AsyncMutex::new(None);
-        Self { link, publishing, standing, names, management, declares, asked, channel }
+        let (attended, channel) = (Mutex::default(), AsyncMutex::new(None));
+        Self {
+            link,
+            publishing,
+            standing,
+            names,
+            management,
+            declares,
+            metrics,
+            usage,
+            asked,
+            attended,
+            channel,
+        }
     }
 
     /// Makes a consumer's queue stand again with all bindings that this process knows of. Nothing in `topology = verify`.
-    pub(crate) async fn restore(&self) -> Result<()> {
+    pub(crate) async fn restore(&self, queue: Queue) -> Result<()> {
         if !self.declares {
             return Ok(());
         }
-        let topics: Vec<_> = self.asked().iter().cloned().collect();
-        self.make(&topics).await
+        let mut topics = self.asked_topics();
+        let exchanges = self.usage.snapshot().exchanges;
+        topics.extend(exchanges.iter().filter_map(|exchange| self.names.topic_of(exchange)));
+        match self.ready(queue).await {
+            Ok(_) => {}
+            // Its bindings went with it, also those of topics that nobody has asked for here.
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                self.metrics.missing(1);
+                let name = self.names.queue(queue);
+                tracing::error!(
+                    name,
+                    "a consumer found its queue missing: what was published meanwhile may be lost to us"
+                );
+                let listed = self.listed().await;
+                topics.extend(listed.iter().filter_map(|exchange| self.names.topic_of(exchange)));
+            }
+            Err(error) => return Err(error),
+        }
+        self.stand(&all_topics(&topics), &Queue::ALL).await
+    }
+
+    /// Exchanges of topics that stand, as far as the management tells.
+    pub(crate) async fn listed(&self) -> BTreeSet<String> {
+        let Some(management) = &self.management else { return BTreeSet::new() };
+        let mut exchanges = management.exchanges().await.unwrap_or_default();
+        exchanges.retain(|exchange| self.names.topic_of(exchange).is_some());
+        exchanges
+    }
+
+    /// Whether nobody can tell that a binding is missing.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.management.as_ref().is_none_or(Management::is_away)
+    }
+
+    /// The topics that somebody in this process looks after and counts: who asks for them again and again. With them go the
+    /// notifications and all queues.
+    pub(crate) fn attended(&self) -> Option<BTreeSet<TopicName>> {
+        let attended = self.attended.lock().unwrap_or_else(PoisonError::into_inner);
+        attended.as_ref().filter(|(at, _)| at.elapsed() < ATTENTION).map(|(_, topics)| topics.clone())
+    }
+
+    /// Notes that somebody looks after `topics`: these and no others where `all`.
+    fn attend(&self, topics: &[TopicName], all: bool) {
+        let mut attended = self.attended.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, known) = attended.get_or_insert_with(|| (Instant::now(), BTreeSet::new()));
+        *at = Instant::now();
+        if all {
+            known.clear();
+        }
+        known.extend(topics.iter().cloned());
+    }
+
+    /// Every topic that was asked for.
+    pub(crate) fn asked_topics(&self) -> BTreeSet<TopicName> {
+        self.asked().clone()
     }
 
     fn asked(&self) -> std::sync::MutexGuard<'_, BTreeSet<TopicName>> {
@@ -88,21 +163,21 @@ impl RabbitTopology {
         self.link.live(Instant::now() + STEP_TIMEOUT).await
     }
 
-    async fn make(&self, topics: &[TopicName]) -> Result<()> {
+    /// Makes `topics` and `queues` stand, and binds the ones to the others.
+    pub(crate) async fn stand(&self, topics: &[BusTopic], queues: &[Queue]) -> Result<()> {
         let live = self.live().await?;
         let mut kept = self.channel.lock().await;
         let channel = match kept.take() {
             Some((epoch, channel)) if epoch == live.epoch && channel.status().connected() => channel,
             _ => live.channel().await?,
         };
-        let topics = all_topics(topics);
-        for topic in &topics {
+        for topic in topics {
             self.exchange(&channel, topic, false).await?;
         }
-        for queue in Queue::ALL {
-            self.queue(&channel, queue, false).await?;
+        for queue in queues {
+            self.queue(&channel, *queue, false).await?;
         }
-        for topic in &topics {
+        for topic in topics {
             self.bind(&channel, topic).await?;
         }
         // An error leaves its channel closed; only a whole one is kept.
@@ -149,14 +224,36 @@ impl RabbitTopology {
         step(&format!("bind the queue {queue} to the exchange {exchange}"), binding).await
     }
 
-    /// Looks, and creates nothing, but for bindings that cannot be looked for: see [`Self::look_for_bindings`].
-    async fn look(&self, topics: &[TopicName]) -> Result<Vec<MissingTopology>> {
+    /// Binds `topics` without being asked: that is idempotent. One that does not stand is for the next look.
+    pub(crate) async fn bind_blindly(&self, topics: &[BusTopic]) -> Result<()> {
         let live = self.live().await?;
-        let topics = all_topics(topics);
+        let mut looker = Looker { live: &live, channel: None };
+        for topic in topics {
+            let channel = looker.channel().await?;
+            match self.bind(&channel, topic).await {
+                Err(error) if error.kind == ErrorKind::NotFound => looker.channel = None,
+                bound => bound?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks, and creates nothing. `listed`: exchanges that are known to stand.
+    pub(crate) async fn look(
+        &self,
+        topics: &[BusTopic],
+        wanted: &[Queue],
+        listed: &BTreeSet<String>,
+    ) -> Result<Vec<MissingTopology>> {
+        let live = self.live().await?;
         let mut missing = Vec::new();
         let mut looker = Looker { live: &live, channel: None };
         let mut standing = Vec::new();
-        for topic in &topics {
+        for topic in topics {
+            if listed.contains(&self.names.exchange(topic)) {
+                standing.push(topic);
+                continue;
+            }
             let channel = looker.channel().await?;
             match self.exchange(&channel, topic, true).await {
                 Ok(()) => standing.push(topic),
@@ -164,7 +261,7 @@ impl RabbitTopology {
             }
         }
         let mut queues = Vec::new();
-        for queue in Queue::ALL {
+        for queue in wanted.iter().copied() {
             let channel = looker.channel().await?;
             match self.queue(&channel, queue, true).await {
                 Ok(_) => queues.push(queue),
@@ -176,7 +273,7 @@ impl RabbitTopology {
         }
         // A binding at one end of which nothing stands is missing with it, and not named apart.
         standing.retain(|topic| queues.contains(&queue_of(topic)));
-        missing.extend(self.look_for_bindings(&mut looker, &standing, &queues).await?);
+        missing.extend(self.look_for_bindings(&standing, &queues).await);
         Ok(missing)
     }
 
@@ -201,41 +298,24 @@ impl RabbitTopology {
         missing
     }
 
-    /// AMQP cannot ask for a binding; the management API can. Without that, and where declaring is ours, bindings are declared
-    /// again without being asked for: that is idempotent, and a missing one is then mended unseen, at each look.
-    async fn look_for_bindings(
-        &self,
-        looker: &mut Looker<'_>,
-        topics: &[&BusTopic],
-        queues: &[Queue],
-    ) -> Result<Vec<MissingTopology>> {
-        let mut bindings = None;
-        if let Some(management) = &self.management {
-            let names: Vec<_> = queues
-                .iter()
-                .filter(|queue| topics.iter().any(|topic| queue_of(topic) == **queue))
-                .map(|queue| self.names.queue(*queue))
-                .collect();
-            bindings = management.bindings(&names).await;
-        }
-        let Some(bindings) = bindings else {
-            if self.declares {
-                for topic in topics {
-                    let channel = looker.channel().await?;
-                    self.bind(&channel, topic).await?;
-                }
-            }
-            return Ok(Vec::new());
+    /// AMQP cannot ask for a binding; the management API can. Without that none is found missing: where declaring is ours, the
+    /// keeper binds what is used without asking.
+    async fn look_for_bindings(&self, topics: &[&BusTopic], queues: &[Queue]) -> Vec<MissingTopology> {
+        let Some(management) = &self.management else { return Vec::new() };
+        let names: Vec<_> = queues
+            .iter()
+            .filter(|queue| topics.iter().any(|topic| queue_of(topic) == **queue))
+            .map(|queue| self.names.queue(*queue))
+            .collect();
+        let Some(bindings) = management.bindings(&names).await else { return Vec::new() };
+        let stands = |topic: &BusTopic| {
+            bindings.contains(&Binding {
+                exchange: self.names.exchange(topic),
+                queue: self.names.queue(queue_of(topic)),
+            })
         };
-        let wanted = topics.iter().map(|topic| Binding {
-            exchange: self.names.exchange(topic),
-            queue: self.names.queue(queue_of(topic)),
-        });
-        let name = |binding: Binding| format!("binding of {} to {}", binding.queue, binding.exchange);
-        Ok(wanted
-            .filter(|wanted| !bindings.contains(wanted))
-            .map(|wanted| MissingTopology { name: name(wanted) })
-            .collect())
+        let missing = topics.iter().filter(|topic| !stands(topic));
+        missing.map(|topic| MissingTopology { name: self.names.binding(topic) }).collect()
     }
 }
 
@@ -243,10 +323,11 @@ impl RabbitTopology {
 impl Topology for RabbitTopology {
     async fn declare(&self, topics: &[TopicName]) -> Result<()> {
         self.remember(topics);
+        self.attend(topics, false);
         if self.declares {
-            return self.make(topics).await;
+            return self.stand(&all_topics(topics), &Queue::ALL).await;
         }
-        let missing = self.look(topics).await?;
+        let missing = self.look(&all_topics(topics), &Queue::ALL, &BTreeSet::new()).await?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -259,7 +340,8 @@ impl Topology for RabbitTopology {
 
     async fn verify(&self, topics: &[TopicName]) -> Result<Vec<MissingTopology>> {
         self.remember(topics);
-        self.look(topics).await
+        self.attend(topics, true);
+        self.look(&all_topics(topics), &Queue::ALL, &BTreeSet::new()).await
     }
 }
 
@@ -273,8 +355,10 @@ fn json(value: &AMQPValue) -> serde_json::Value {
 }
 
 /// The notifications topic and `topics`.
-fn all_topics(topics: &[TopicName]) -> Vec<BusTopic> {
-    std::iter::once(BusTopic::Notifications).chain(topics.iter().cloned().map(BusTopic::Messages)).collect()
+fn all_topics<'a>(topics: impl IntoIterator<Item = &'a TopicName>) -> Vec<BusTopic> {
+    std::iter::once(BusTopic::Notifications)
+        .chain(topics.into_iter().cloned().map(BusTopic::Messages))
+        .collect()
 }
 
 /// Runs one step within its time.
@@ -304,7 +388,7 @@ impl Looker<'_> {
 
     fn missing(&mut self, error: Error, name: String, missing: &mut Vec<MissingTopology>) -> Result<()> {
         self.channel = None;
-        if error.kind != tidings_domain::ErrorKind::NotFound {
+        if error.kind != ErrorKind::NotFound {
             return Err(error);
         }
         missing.push(MissingTopology { name });

@@ -13,7 +13,7 @@ use lapin::{
     options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
     types::{FieldTable, ShortString},
 };
-use tidings_domain::{Error, ErrorKind, Result};
+use tidings_domain::{Error, ErrorKind, Result, ports::BusTopic};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
@@ -47,13 +47,14 @@ enum Fate<'a> {
 /// A channel for windows to one exchange, one at a time.
 pub(crate) struct Window {
     publisher: Arc<Publisher>,
+    topic: BusTopic,
     exchange: String,
     channel: Option<(u64, Channel)>,
 }
 
 impl Window {
-    pub(crate) fn new(publisher: Arc<Publisher>, exchange: String) -> Self {
-        Self { publisher, exchange, channel: None }
+    pub(crate) fn new(publisher: Arc<Publisher>, topic: BusTopic, exchange: String) -> Self {
+        Self { publisher, topic, exchange, channel: None }
     }
 
     /// Publishes all of `requests`, if it is ready, and answers each.
@@ -99,6 +100,7 @@ impl Window {
             self.look(&live).await?;
             self.publisher.standing.add(live.epoch, &self.exchange);
         }
+        self.publisher.usage.published(&self.topic);
         if let Some((epoch, channel)) = &self.channel
             && *epoch == live.epoch
             && channel.status().connected()
@@ -128,10 +130,13 @@ impl Window {
         );
         match timeout(CHANNEL_TIMEOUT, looking).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if failure::is_not_found(&error) => Err(Error::not_found(format!(
-                "publish: the exchange {} does not stand: declare it",
-                self.exchange
-            ))),
+            Ok(Err(error)) if failure::is_not_found(&error) => {
+                self.publisher.usage.missed(&self.topic);
+                Err(Error::not_found(format!(
+                    "publish: the exchange {} does not stand: declare it",
+                    self.exchange
+                )))
+            }
             Ok(Err(error)) => Err(failure::failed("look for an exchange", error)),
             Err(_) => Err(Error::unavailable("look for an exchange: the broker does not answer")),
         }
@@ -152,6 +157,7 @@ impl Window {
             Fate::Lost(error) => Some(error),
             _ => None,
         });
+        let lost_by_its_exchange = lost.is_some_and(failure::is_not_found);
         if !whole || lost.is_some() || !channel.status().connected() {
             // Its channel is not fit for another window: a confirm may still come. The exchange may be missing: it is looked
             // for before the next.
@@ -160,7 +166,14 @@ impl Window {
             let why = lost.map_or_else(|| "no confirm in time".to_owned(), ToString::to_string);
             tracing::warn!(exchange = self.exchange, why, "publishes are unconfirmed");
         }
-        judge(fates, &ids, whole, &self.exchange)
+        let outcomes = judge(fates, &ids, whole, &self.exchange);
+        let is_unbound = |outcome: &Result<()>| {
+            outcome.as_ref().is_err_and(|error| error.kind == ErrorKind::Misconfigured)
+        };
+        if lost_by_its_exchange || outcomes.iter().any(is_unbound) {
+            self.publisher.usage.missed(&self.topic);
+        }
+        outcomes
     }
 }
 

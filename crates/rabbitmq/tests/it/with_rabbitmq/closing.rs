@@ -1,6 +1,6 @@
 //! The end of a bus.
 
-use std::{collections::BTreeSet, ffi::OsString, fs};
+use std::{collections::BTreeSet, ffi::OsString, fs, time::Duration};
 
 use tidings_domain::{
     ErrorKind,
@@ -9,7 +9,7 @@ use tidings_domain::{
 use tidings_rabbitmq::RabbitMq;
 use tidings_servers::proxy::Proxy;
 
-use crate::stage::{Stage, message, options, publish, receive, topic, until};
+use crate::stage::{QUIET, Stage, message, options, publish, receive, topic, until};
 
 #[tokio::test]
 async fn closing_waits_for_confirms_and_then_nothing_is_taken() {
@@ -48,6 +48,31 @@ async fn a_publish_under_way_is_confirmed_before_the_close() {
     for answer in answers {
         answer.unwrap();
     }
+}
+
+/// While it is closed its channels are of no use, and the library does not end the consumers yet.
+#[tokio::test]
+async fn a_consumer_whose_channel_is_gone_ends_also_where_nothing_says_so() {
+    let stage = Stage::with(&["messages"]).await;
+    let proxy = Proxy::to(stage.server.addr()).await;
+    let rabbitmq = RabbitMq::new(options(&proxy.url(&stage.url), stage.server)).unwrap();
+    let consumer = rabbitmq.bus().consume(Queue::Items, 1).await.unwrap();
+    assert!(consumer.receive(1, QUIET).await.unwrap().is_empty());
+    proxy.freeze();
+    let mut closing = Box::pin(rabbitmq.close());
+    let ended = async {
+        loop {
+            if let Err(error) = consumer.receive(1, Duration::from_millis(20)).await {
+                break error;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = &mut closing => panic!("the broker does not answer the close: it takes its time"),
+        error = ended => assert_eq!(error.kind, ErrorKind::Unavailable),
+    }
+    closing.await;
 }
 
 /// The client library's threads in this process, one for each connection, also of tests that run beside.

@@ -5,6 +5,7 @@ mod closing;
 mod connections;
 mod consuming;
 mod foreigners;
+mod keeping;
 mod publishing;
 mod restarts;
 mod rights;
