@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow};
 use opentelemetry::metrics::Meter;
 use tidings_runtime::{health::Health, shutdown::Shutdown, telemetry::Telemetry};
-use tokio::{net::TcpListener, task::JoinError};
+use tokio::{net::TcpListener, task::JoinError, time::Instant};
 
 use self::announce::Places;
 use crate::{
@@ -26,6 +26,9 @@ mod waiting;
 
 /// How long tasks of the runtime may take to end after everything else has.
 const RUNTIME_END: Duration = Duration::from_secs(1);
+
+/// How long letting go of the servers may take at least, also where the grace is over.
+const LET_GO: Duration = Duration::from_secs(1);
 
 /// How long an admin request may go on when everything else has ended.
 const ADMIN_GRACE: Duration = Duration::from_millis(200);
@@ -198,7 +201,8 @@ async fn live(
             end(&mut running, shutdown, failed).await
         }
     };
-    stack.close().await;
+    let (ended, left) = ended;
+    stack.close(left).await;
     ended
 }
 
@@ -224,23 +228,26 @@ async fn run_on(
     }
 }
 
-/// Asks everything to stop and waits for it as long as the grace lasts.
+/// Asks everything to stop and waits for it as long as the grace lasts. With it comes what is left of the grace for letting
+/// go of the servers.
 async fn end(
     running: &mut Running,
     shutdown: &Shutdown,
     failed: Option<anyhow::Error>,
-) -> anyhow::Result<End> {
+) -> (anyhow::Result<End>, Duration) {
+    let began = Instant::now();
     shutdown.request();
     let rest = tokio::time::timeout(shutdown.grace(), drain(running)).await;
     running.shutdown().await;
-    match (failed, rest) {
+    let ended = match (failed, rest) {
         (Some(error), _) | (None, Ok(Err(error))) => Err(error),
         (None, Ok(Ok(()))) => Ok(End::Graceful),
         (None, Err(_)) => {
             tracing::warn!("the grace is over: what was still under way is cut off");
             Ok(End::Cut)
         }
-    }
+    };
+    (ended, shutdown.grace().saturating_sub(began.elapsed()).max(LET_GO))
 }
 
 /// Where people reach the api. A mailer alone takes it for where the API listens by its settings.

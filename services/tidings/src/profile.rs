@@ -1,6 +1,6 @@
 //! The profiles: what plays each role of the topology, as one match.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use clap::ValueEnum;
 use opentelemetry::metrics::Meter;
@@ -169,8 +169,11 @@ impl Stack {
         }
     }
 
-    /// Writes what is still to be written and lets go.
-    pub(crate) async fn close(self) {
-        self.closing.await;
+    /// Writes what is still to be written and lets go, within `limit`: what is not said to a server by then it finds out by
+    /// itself.
+    pub(crate) async fn close(self, limit: Duration) {
+        if tokio::time::timeout(limit, self.closing).await.is_err() {
+            tracing::warn!(?limit, "what the services speak to could not be let go of in time");
+        }
     }
 }

@@ -33,6 +33,10 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// Spans that wait to be exported; more are dropped, never waited for.
 const QUEUED_SPANS: usize = 8192;
 
+/// Libraries that log every end of a connection as an error, also one that was asked for. The adapter says what there is to
+/// say; whoever names one in the setting `log` gets its lines.
+const LIBRARIES_OF_ADAPTERS: [&str; 1] = ["lapin"];
+
 /// OpenTelemetry's own variables that decide whether spans go anywhere.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
@@ -146,8 +150,11 @@ impl Drop for Guard {
 
 /// Sets up logs and metrics, and traces for when a service asks.
 pub(crate) fn init(settings: &Settings, export: Export) -> anyhow::Result<Arc<Guard>> {
-    let filter =
+    let mut filter =
         settings.log.parse::<EnvFilter>().context("the setting log was checked and cannot be read")?;
+    for library in LIBRARIES_OF_ADAPTERS.iter().filter(|library| !settings.log.contains(**library)) {
+        filter = filter.add_directive(format!("{library}=off").parse().context("a directive of ours")?);
+    }
     let human = match settings.log_format {
         LogFormat::Human => true,
         LogFormat::Json => false,

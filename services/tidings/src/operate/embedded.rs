@@ -1,6 +1,6 @@
 //! `embedded` provisions itself at every start.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry::global;
 use tidings_domain::ports::INSTALLATION_VERSION;
@@ -17,12 +17,15 @@ use crate::{
     settings::Settings,
 };
 
+/// How long writing what is left may take: a disk that hangs is not waited for.
+const CLOSE: Duration = Duration::from_secs(30);
+
 pub(super) async fn provision(settings: &Settings, check: bool) -> Result<Provisioned, Failure> {
     let place = settings.data_dir.display().to_string();
     if !check {
         let stack = open(settings).await?;
         let installation = stack.catalog.installation().await;
-        stack.close().await;
+        stack.close(CLOSE).await;
         let version =
             installation.map_err(|error| Failure::refused(error.chain()))?.map_or(0, |it| it.version);
         return Ok(Provisioned { place, version, missing: Vec::new() });
@@ -64,7 +67,7 @@ pub(super) async fn publish_again(
         bus: Arc::clone(&stack.bus),
     };
     let done = again::publish(places, again, None, telemetry).await;
-    stack.close().await;
+    stack.close(CLOSE).await;
     done
 }
 

@@ -27,6 +27,9 @@ use crate::{
 /// The waits between tries while a server does not answer.
 const TRIES: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(2) };
 
+/// How long letting go of the servers may take.
+const CLOSE: Duration = Duration::from_secs(5);
+
 /// The servers, as people know them.
 const POSTGRES: &str = "Postgres";
 const RABBITMQ: &str = "RabbitMQ";
@@ -56,7 +59,7 @@ pub(super) async fn provision(
             outcome => break outcome,
         }
     };
-    servers.close().await;
+    close(servers).await;
     outcome.map_err(|error| failure(&error))
 }
 
@@ -80,20 +83,21 @@ pub(super) async fn publish_again(
         again::publish(places, again, mended, telemetry).await
     };
     let done = done.await;
-    servers.close().await;
+    close(servers).await;
     done
 }
 
 /// Makes the slot anew where there is a gap. None where there is none: a recovery that was cut off after this is gone on
 /// with by running it again.
 async fn mend(servers: &Servers) -> tidings_domain::Result<Option<Mended>> {
-    match servers.store.recover_slot().await {
-        Ok(made) => Ok(Some(Mended { slot: made.slot, was: made.was, begins_at: made.begins_at })),
-        Err(error) if error.kind == ErrorKind::Conflict => {
-            tracing::info!(why = error.chain(), "the slot needs nothing");
-            Ok(None)
-        }
-        Err(error) => Err(at(POSTGRES)(error)),
+    let made = servers.store.recover_slot().await.map_err(at(POSTGRES))?;
+    Ok(made.map(|made| Mended { slot: made.slot, was: made.was, begins_at: made.begins_at }))
+}
+
+/// Lets go; what is not said to a server in time it finds out by itself.
+async fn close(servers: Servers) {
+    if tokio::time::timeout(CLOSE, servers.close()).await.is_err() {
+        tracing::debug!("the connections could not be ended in time");
     }
 }
 

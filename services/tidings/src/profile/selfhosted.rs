@@ -16,9 +16,6 @@ use crate::settings::{
     selfhosted::{Redis, Stream},
 };
 
-/// How long letting go of the servers may take: what is not said to them by then they find out by themselves.
-const CLOSE: Duration = Duration::from_secs(5);
-
 /// The servers that every process of this profile speaks to. Nothing is connected by making this.
 pub(crate) struct Servers {
     /// Records and the table stream.
@@ -68,10 +65,7 @@ impl Servers {
 
     /// Lets go: what was published and is not confirmed yet is waited for, then all connections end.
     pub(crate) async fn close(self) {
-        let both = async { tokio::join!(self.rabbitmq.close(), self.store.close()) };
-        if tokio::time::timeout(CLOSE, both).await.is_err() {
-            tracing::warn!("the connections to the servers could not be ended in time");
-        }
+        tokio::join!(self.rabbitmq.close(), self.store.close());
     }
 }
 

@@ -1,6 +1,5 @@
-//! Rows by plain SQL, and a NUL by every way in.
+//! Rows by plain SQL.
 
-use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::stack::{Stack, until};
@@ -57,51 +56,4 @@ async fn copy(stack: &Stack, script: &str) {
     drop(stdin);
     let output = child.wait_with_output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
-}
-
-#[tokio::test]
-async fn a_nul_gets_in_by_no_way_and_takes_no_neighbour_along() {
-    let stack = Stack::start().await;
-    stack.subscribe_confirmed(&["reader@example.com"]).await;
-    let post = |body: Value| stack.request(Method::POST, "/v1/topics/messages/messages").json(&body);
-    for body in [
-        json!({ "message": "a\u{0}b" }),
-        json!({ "message": { "a": "\u{0}" } }),
-        json!({ "message": "text", "subject": "a\u{0}b" }),
-        json!({ "message": "text", "attributes": { "a": "\u{0}" } }),
-        json!({ "message": "text", "attributes": { "\u{0}": "a" } }),
-    ] {
-        let answer = stack.answer(post(body.clone())).await;
-        // A JSON message is kept as it was sent: six characters that stand for a NUL are no NUL.
-        let is_escaped = body["message"].is_object();
-        let expected = if is_escaped { StatusCode::ACCEPTED } else { StatusCode::BAD_REQUEST };
-        assert_eq!(answer.status, expected, "{body}: {:#}", answer.body);
-    }
-    let text =
-        stack.request(Method::POST, "/publishtopic").header("content-type", "text/plain").body("a\u{0}b");
-    assert_eq!(stack.answer(text).await.status, StatusCode::BAD_REQUEST);
-    let lines =
-        format!("{}\n{}\n", json!({ "message": "a good neighbour" }), json!({ "message": "a\u{0}b" }));
-    let batch = stack.request(Method::POST, "/v1/topics/messages/messages");
-    let answer = stack.ok(batch.header("content-type", "application/x-ndjson").body(lines)).await;
-    assert_eq!(answer["results"][1]["problem"]["status"], 400, "{answer:#}");
-    let status = stack.finished(answer["results"][0]["id"].as_str().unwrap()).await;
-    assert_eq!(status["deliveries"]["sent"], 1, "{status:#}");
-
-    for statement in [
-        "insert into items (topic, message) values ('messages', 'a' || chr(0) || 'b')",
-        "insert into items (topic, message) values ('messages', E'a\\000b')",
-        "insert into items (topic, message, attributes) values ('messages', 'text', '{\"a\": \"\\u0000\"}')",
-        "insert into items (topic, message) values ('messages', E'a\\x07b')",
-    ] {
-        let output = tokio::process::Command::new("psql")
-            .args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-d", &stack.database, "-c", statement])
-            .output()
-            .await
-            .unwrap();
-        assert!(!output.status.success(), "{statement} was not refused");
-    }
-    let last = stack.publish("all of it goes on").await;
-    assert_eq!(stack.finished(&last).await["deliveries"]["sent"], 1);
-    assert_eq!(stack.dead_letters().await, Vec::<Value>::new());
 }
