@@ -51,7 +51,9 @@ pub(crate) fn run(sources: &Sources, roles: &[Role], ready_file: Option<&Path>) 
     let export = Export::read(&sources.variables, &mut faults);
     let layers = settings::layers(sources, &mut faults);
     let settings = settings::check(layers, Scope::Serve(roles), faults).map_err(Failure::usage)?;
-    let roles = if roles.is_empty() { &Role::ALL } else { roles };
+    // Each once, however often it is named.
+    let roles: Vec<Role> =
+        Role::ALL.into_iter().filter(|role| roles.is_empty() || roles.contains(role)).collect();
 
     let guard = telemetry::init(&settings, export).map_err(chain)?;
     let services: Vec<(Role, Telemetry)> = roles
