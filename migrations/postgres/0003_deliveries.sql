@@ -13,7 +13,8 @@ CREATE TABLE subscriptions (
         CONSTRAINT filter_is_a_json_object CHECK (json_typeof(filter) = 'object'),
     state text NOT NULL
         CONSTRAINT state_is_one_of_three CHECK (state IN ('pending', 'confirmed', 'unsubscribed')),
-    generation integer NOT NULL,
+    generation integer NOT NULL
+        CONSTRAINT generation_is_not_negative CHECK (generation >= 0),
     created_at timestamptz(3) NOT NULL,
     requested_at timestamptz(3) NOT NULL,
     confirmed_at timestamptz(3),
@@ -40,7 +41,8 @@ CREATE TABLE notifications (
     cursor uuid,
     finished boolean NOT NULL,
     planned bigint NOT NULL,
-    PRIMARY KEY (item, round)
+    PRIMARY KEY (item, round),
+    CONSTRAINT counts_are_not_negative CHECK (round >= 0 AND planned >= 0)
 ) WITH (fillfactor = 90);
 
 -- A row is written three times: planned, `sending`, settled. Recording `sending` and extending a lease touch no column of an
@@ -78,6 +80,9 @@ CREATE TABLE deliveries (
     -- How it was given up, where it was.
     given_up text GENERATED ALWAYS AS (CASE WHEN state IN ('suppressed', 'failed') THEN state END) STORED,
     PRIMARY KEY (about, subscription, round),
+    CONSTRAINT counts_are_not_negative CHECK (round >= 0 AND attempts >= 0 AND unknowns >= 0),
+    -- No pattern: it would be matched three times for every mail.
+    CONSTRAINT topic_is_1_to_40_bytes CHECK (octet_length(topic) BETWEEN 1 AND 40),
     CONSTRAINT sending_is_held_and_closed_is_not CHECK (
         CASE state WHEN 'pending' THEN true WHEN 'sending' THEN lease_until IS NOT NULL ELSE lease_until IS NULL END
     )

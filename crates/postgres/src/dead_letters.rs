@@ -187,10 +187,10 @@ impl DeadLetters for PostgresDeadLetters {
         };
         let statement = select(LIST, selection).bind(at).bind(id).bind(i64::from(page.limit) + 1);
         let found = self.shared.read("list dead letters", statement).await?;
-        let found = found.iter().map(letter).collect::<Result<_>>()?;
-        Ok(Page::cut(found, page.limit, |letter: &DeadLetter| {
-            encode_cursor(letter.created_at.as_millis(), letter.id.0)
-        }))
+        let place = |row: &PgRow| {
+            Some(encode_cursor(rows::optional_time(row, 10)?.as_millis(), rows::optional_id(row, 0)?))
+        };
+        Ok(rows::page(&found, page.limit, |row| self.whole(row), place))
     }
 
     async fn mark(&self, selection: &DeadLetterSelection, at: Timestamp) -> Result<u64> {
@@ -229,10 +229,9 @@ impl DeadLetters for PostgresDeadLetters {
                 .bind(i64::from(max))
         };
         let found = self.shared.write("claim dead letters", statement).await?;
-        let mut claimed = found
-            .iter()
-            .map(|row| Ok(ClaimedDeadLetter { letter: letter(row)?, token }))
-            .collect::<Result<Vec<_>>>()?;
+        // One that cannot be read is leased with the others and passed over: it keeps none of them back.
+        let claimed = found.iter().filter_map(|row| self.whole(row));
+        let mut claimed: Vec<_> = claimed.map(|letter| ClaimedDeadLetter { letter, token }).collect();
         claimed.sort_by_key(|claimed| (claimed.letter.marked_at, claimed.letter.id));
         Ok(claimed)
     }
@@ -271,6 +270,13 @@ impl DeadLetters for PostgresDeadLetters {
                 })
             })
             .collect()
+    }
+}
+
+impl PostgresDeadLetters {
+    /// The row's letter; none where a hand in the database has broken it.
+    fn whole(&self, row: &PgRow) -> Option<DeadLetter> {
+        self.shared.whole("dead letter", rows::optional_id(row, 0), letter(row))
     }
 }
 

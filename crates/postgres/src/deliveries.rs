@@ -189,11 +189,14 @@ impl Deliveries for PostgresDeliveries {
             .bind(round)
             .bind(i64::from(page.limit) + 1);
         let found = self.shared.read("list deliveries", statement).await?;
-        let found = found.iter().map(delivery).collect::<Result<_>>()?;
-        Ok(Page::cut(found, page.limit, |delivery: &Delivery| {
-            let cursor = encode_cursor(delivery.created_at.as_millis(), delivery.key.subscription.0);
-            format!("{cursor}.{}", delivery.key.round)
-        }))
+        let place = |row: &PgRow| {
+            let (subscription, round) = (rows::optional_id(row, 1)?, row.try_get::<i32, _>(2).ok()?);
+            Some(format!(
+                "{}.{round}",
+                encode_cursor(rows::optional_time(row, 10)?.as_millis(), subscription)
+            ))
+        };
+        Ok(rows::page(&found, page.limit, |row| whole(&self.shared, row), place))
     }
 
     async fn counts(&self) -> Result<DeliveryCounts> {
@@ -224,6 +227,11 @@ fn read_cursor(cursor: &str) -> Result<(Timestamp, Uuid, i32)> {
         .parse::<i32>()
         .map_err(|_| Error::rejected("the cursor was not made by this list: begin without one"))?;
     Ok((Timestamp::from_millis(millis), id, round))
+}
+
+/// The row's delivery; none where a hand in the database has broken it.
+fn whole(shared: &Shared, row: &PgRow) -> Option<Delivery> {
+    shared.whole("delivery", rows::optional_id(row, 0), delivery(row))
 }
 
 /// Reads a row of [`columns`].

@@ -8,7 +8,7 @@ use sqlx::{
     error::BoxDynError,
     postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo, PgValueFormat, PgValueRef, types::Oid},
 };
-use tidings_domain::{Result, time::Timestamp};
+use tidings_domain::{Result, page::Page, time::Timestamp};
 use uuid::Uuid;
 
 use crate::fault::readable;
@@ -135,6 +135,19 @@ pub(crate) fn optional_time(row: &PgRow, column: usize) -> Option<Timestamp> {
 /// Reads JSON that was selected as text.
 pub(crate) fn json(row: &PgRow, column: usize, what: &str) -> Result<Value> {
     readable(text(row, column).and_then(|text| serde_json::from_str(text).ok()), what)
+}
+
+/// A page of `found`, of which one more than `limit` was asked for. A row that `read` passes over makes the page shorter and
+/// ends no list: `place` tells where the next page begins.
+pub(crate) fn page<T>(
+    found: &[PgRow],
+    limit: u32,
+    read: impl Fn(&PgRow) -> Option<T>,
+    place: impl Fn(&PgRow) -> Option<String>,
+) -> Page<T> {
+    let shown = &found[..found.len().min(limit as usize)];
+    let last = shown.last().filter(|_| shown.len() < found.len());
+    Page { data: shown.iter().filter_map(read).collect(), next_cursor: last.and_then(place) }
 }
 
 /// An `integer` of a count of ours.

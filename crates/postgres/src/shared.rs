@@ -101,6 +101,17 @@ impl Shared {
         answer
     }
 
+    /// What a row holds; none where a hand in the database has broken it, which is told once. `id` is what `what` is about.
+    pub(crate) fn whole<T>(&self, what: &'static str, id: Option<Uuid>, read: Result<T>) -> Option<T> {
+        read.inspect_err(|error| {
+            let id = id.unwrap_or_default();
+            if self.is_news(id) {
+                tracing::warn!(what, %id, error = error.chain(), "a row cannot be read and is passed over");
+            }
+        })
+        .ok()
+    }
+
     /// Whether the row `id` is to be told of: the first time that it cannot be read.
     pub(crate) fn is_news(&self, id: Uuid) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);

@@ -194,18 +194,9 @@ impl Subscriptions for PostgresSubscriptions {
 }
 
 impl PostgresSubscriptions {
-    /// The row's subscription; none where a hand in the database has broken it, which is told once.
+    /// The row's subscription; none where a hand in the database has broken it.
     fn whole(&self, row: &PgRow) -> Option<Subscription> {
-        match subscription(row) {
-            Ok(subscription) => Some(subscription),
-            Err(error) => {
-                let id = rows::optional_id(row, 0).unwrap_or_default();
-                if self.shared.is_news(id) {
-                    tracing::warn!(subscription = %id, error = error.chain(), "a subscription's row cannot be read");
-                }
-                None
-            }
-        }
+        self.shared.whole("subscription", rows::optional_id(row, 0), subscription(row))
     }
 }
 

@@ -5,7 +5,7 @@ use tidings_domain::{
     delivery::{Claim, ClaimedDelivery, DeliveryState},
 };
 
-use super::{columns, delivery};
+use super::{columns, whole};
 use crate::{rows::Time, shared::Shared};
 
 /// What nobody holds comes in the order of its index up to what is due; what is held is as much as mailers hold. Neither reads
@@ -31,7 +31,7 @@ const CLAIM: &str = concat!(
     columns!()
 );
 
-/// Leases what is due.
+/// Leases what is due. A row that cannot be read is leased with the others and passed over: it keeps none of them back.
 pub(super) async fn due(shared: &Shared, max: u32, claim: &Claim) -> Result<Vec<ClaimedDelivery>> {
     let statement = || {
         sqlx::query(CLAIM)
@@ -42,14 +42,11 @@ pub(super) async fn due(shared: &Shared, max: u32, claim: &Claim) -> Result<Vec<
             .bind(i64::from(max))
     };
     let found = shared.write("claim deliveries", statement).await?;
-    let mut claimed = found
-        .iter()
-        .map(|row| {
-            let delivery = delivery(row)?;
-            let unknown = delivery.state == DeliveryState::Sending;
-            Ok(ClaimedDelivery { delivery, token: claim.token, unknown })
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let claimed = found.iter().filter_map(|row| whole(shared, row)).map(|delivery| {
+        let unknown = delivery.state == DeliveryState::Sending;
+        ClaimedDelivery { delivery, token: claim.token, unknown }
+    });
+    let mut claimed: Vec<_> = claimed.collect();
     claimed.sort_by_key(|claimed| (claimed.delivery.due_at, claimed.delivery.key));
     Ok(claimed)
 }

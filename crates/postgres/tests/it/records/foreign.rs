@@ -2,9 +2,11 @@
 
 use tidings_domain::{
     dead_letter::{DeadLetter, DeadLetterSelection, DeadLetterSource},
-    id::DeadLetterId,
+    delivery::{Claim, DeliveryKey, LeaseToken},
+    id::{DeadLetterId, SubscriptionId},
     page::PageRequest,
     ports::ItemQuery,
+    time::Timestamp,
 };
 use uuid::Uuid;
 
@@ -213,6 +215,146 @@ async fn a_row_that_a_hand_has_broken_is_passed_over() {
     let broken = tidings_domain::id::SubscriptionId(Uuid::from_u128(1));
     assert_eq!(subscriptions.get(&[broken]).await.unwrap(), [None]);
     assert!(subscriptions.remove(broken).await.unwrap(), "it can be removed");
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_broken_delivery_keeps_no_other_back() {
+    let rig = Rig::new().await;
+    // No check knows every rule: this is no name of a topic, and those are no answers.
+    rig.sql(
+        "insert into deliveries (about, subscription, round, kind, topic, state, due_at, created_at, answers)
+        select '00000000-0000-0000-0000-000000000001', gen_random_uuid(), 0, 'item',
+            case n when 2 then 'No Name' else 'messages' end, 'pending', '2026-01-01', now() + n * interval '1 s',
+            case n when 4 then array['{}'::json] else '{}' end
+        from generate_series(1, 5) n",
+    )
+    .await;
+    let deliveries = rig.store.deliveries();
+    let token = LeaseToken(Uuid::from_u128(9));
+    let claim = Claim { token, owner: "me".to_owned(), at: at(20), until: at(80) };
+    assert_eq!(deliveries.claim(64, &claim).await.unwrap().len(), 3);
+    assert_eq!(
+        deliveries.claim(64, &claim).await.unwrap(),
+        [],
+        "what is broken is held too: it is no busy loop"
+    );
+    let mut request = PageRequest { limit: 2, cursor: None };
+    let mut listed = Vec::new();
+    loop {
+        let page = deliveries.list(Uuid::from_u128(1), &request).await.unwrap();
+        listed.push(page.data.len());
+        request.cursor = page.next_cursor;
+        if request.cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(listed, [1, 1, 1], "every page is told of");
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_broken_dead_letter_keeps_no_other_back() {
+    let rig = Rig::new().await;
+    rig.sql(
+        "insert into dead_letters (id, source, reason, detail, attempts, created_at, marked_at, headers, body)
+        select gen_random_uuid(), 'items', 'undecodable', '', 0, now(), now(),
+            case n when 2 then '{\"a\": 1}' else '{}' end::json, ''
+        from generate_series(1, 3) n",
+    )
+    .await;
+    let port = rig.store.dead_letters();
+    let token = LeaseToken(Uuid::from_u128(9));
+    let lease = std::time::Duration::from_secs(60);
+    let claimed = port.claim(DeadLetterSource::Items, 10, token, at(1), lease).await.unwrap();
+    assert_eq!(claimed.len(), 2);
+    let listed = port.list(&DeadLetterSelection::default(), &PageRequest::default()).await.unwrap();
+    assert_eq!((listed.data.len(), listed.next_cursor), (2, None));
+    rig.end().await;
+}
+
+/// Changes of a good row that leave one that no server reads.
+const BROKEN: [(&str, &str, &str); 11] = [
+    ("subscriptions", "generation = -1", "generation_is_not_negative"),
+    ("notifications", "round = -1", "counts_are_not_negative"),
+    ("notifications", "planned = -1", "counts_are_not_negative"),
+    ("deliveries", "round = -1", "counts_are_not_negative"),
+    ("deliveries", "attempts = -1", "counts_are_not_negative"),
+    ("deliveries", "unknowns = -1", "counts_are_not_negative"),
+    ("deliveries", "topic = ''", "topic_is_1_to_40_bytes"),
+    ("dead_letters", "attempts = -1", "counts_are_not_negative"),
+    ("dead_letters", "headers = '[]'", "headers_are_a_json_object"),
+    ("dead_letters", "about = gen_random_uuid()", "the_key_is_whole"),
+    ("dead_letters", "source = 'elsewhere'", "source_is_one_of_four"),
+];
+
+#[tokio::test]
+async fn a_hand_cannot_break_what_a_check_knows() {
+    let rig = Rig::new().await;
+    rig.sql(
+        "insert into subscriptions (id, topic, email, filter, state, generation, created_at, requested_at)
+            values (gen_random_uuid(), 'messages', 'a@example.com', '{}', 'confirmed', 1, now(), now());
+        insert into notifications (item, round, topic, captured_at, published_at, finished, planned)
+            values (gen_random_uuid(), 0, 'messages', now(), now(), true, 1);
+        insert into deliveries (about, subscription, round, kind, topic, state, due_at, created_at)
+            values (gen_random_uuid(), gen_random_uuid(), 0, 'item', 'messages', 'pending', now(), now());
+        insert into dead_letters (id, source, reason, detail, attempts, created_at, headers, body)
+            values (gen_random_uuid(), 'items', 'undecodable', '', 0, now(), '{}', '')",
+    )
+    .await;
+    for (table, change, constraint) in BROKEN {
+        let refused = rig.try_sql(&format!("update {table} set {change}")).await.unwrap_err();
+        assert!(refused.contains(constraint), "{table}: {change}: {refused}");
+    }
+    rig.end().await;
+}
+
+/// A letter that were refused would be written again without end.
+#[tokio::test]
+async fn no_dead_letter_is_refused() {
+    let rig = Rig::new().await;
+    let port = rig.store.dead_letters();
+    let every: String = (0..=0x2_ffff).chain(0xf_fff0..=0x10_ffff).filter_map(char::from_u32).collect();
+    let texts = [every.clone(), format!("\u{1}{every}"), String::new(), "\0".to_owned()];
+    let key = DeliveryKey {
+        about: Uuid::nil(),
+        subscription: SubscriptionId(Uuid::max()),
+        round: u32::try_from(i32::MAX).unwrap(),
+    };
+    let letters: Vec<_> = (0..)
+        .zip(&texts)
+        .map(|(number, text)| DeadLetter {
+            id: DeadLetterId(Uuid::from_u128(number)),
+            source: DeadLetterSource::ALL[usize::try_from(number).unwrap()],
+            topic: None,
+            message_id: Some(Uuid::max()),
+            delivery: (number % 2 == 0).then_some(key),
+            reason: text.clone(),
+            detail: text.clone(),
+            headers: [(text.clone(), text.clone())].into(),
+            body: (0..=255).collect::<Vec<u8>>().into(),
+            attempts: key.round,
+            created_at: if number == 0 { Timestamp::default() } else { Timestamp::MAX },
+            marked_at: Some(Timestamp::MAX),
+        })
+        .collect();
+    port.put(letters.clone()).await.unwrap();
+    let page = port.list(&DeadLetterSelection::default(), &PageRequest::default()).await.unwrap();
+    let mut listed = page.data;
+    listed.sort_by_key(|letter| letter.id);
+    assert!(listed == letters, "each comes back as it was");
+    // Longer than any index or page of the server would take, and counts that it has no number for.
+    let long = "é".repeat(2_000_000);
+    let large = DeadLetter {
+        id: DeadLetterId(Uuid::from_u128(9)),
+        reason: long.clone(),
+        headers: [(long.clone(), long)].into(),
+        attempts: u32::MAX,
+        delivery: Some(DeliveryKey { round: u32::MAX, ..key }),
+        ..letters[0].clone()
+    };
+    port.put(vec![large]).await.unwrap();
+    assert_eq!(rig.sql("select count(*) from dead_letters").await, "5");
     rig.end().await;
 }
 
