@@ -166,9 +166,11 @@ pub(crate) fn of(error: sqlx::Error, call: Call, what: &str) -> Error {
     Error::new(kind, format!("{what}: {words}")).with_source(error)
 }
 
-/// Whether a row is at fault and nothing else: its neighbours may be written.
-pub(crate) fn is_rejection(error: &sqlx::Error) -> bool {
-    kind(error, Call::Write) == ErrorKind::Rejected
+/// Whether a row is at fault and nothing else: its neighbours may be written. So it is too where a row that stands there
+/// cannot be read.
+pub(crate) fn is_of_a_row(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
+        || kind(error, Call::Write) == ErrorKind::Rejected
 }
 
 /// Whether the same statement may well succeed at once: it was rolled back for what others did meanwhile.
@@ -186,7 +188,10 @@ pub(crate) fn leaves_session(error: &sqlx::Error) -> bool {
         }
         None => matches!(
             error,
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_)
+            sqlx::Error::Decode(_)
+                | sqlx::Error::ColumnDecode { .. }
+                | sqlx::Error::Encode(_)
+                | sqlx::Error::InvalidArgument(_)
         ),
     }
 }

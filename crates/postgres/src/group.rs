@@ -14,8 +14,11 @@ use std::{
     time::Duration,
 };
 
-use tidings_domain::{Error, Result};
-use tokio::{sync::oneshot, time::Instant};
+use tidings_domain::{Error, ErrorKind, Result};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 
 use crate::{fault, pool::Session, shared::Shared};
 
@@ -65,6 +68,8 @@ pub(crate) trait Request: Send + Sync + Sized + 'static {
 
 /// A request and who waits for it.
 struct Entry<R: Request> {
+    /// Tells it from the others of its lane.
+    number: u64,
     request: R,
     answer: oneshot::Sender<Result<R::Answer>>,
 }
@@ -75,15 +80,22 @@ struct State<R: Request> {
     groups: usize,
     /// When the newest group began.
     began_at: Option<Instant>,
+    /// The number of the newest entry.
+    newest: u64,
 }
 
 impl<R: Request> Default for State<R> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), rows: 0, groups: 0, began_at: None }
+        Self { waiting: VecDeque::new(), rows: 0, groups: 0, began_at: None, newest: 0 }
     }
 }
 
 impl<R: Request> State<R> {
+    fn entry(&mut self, request: R, answer: oneshot::Sender<Result<R::Answer>>) -> Entry<R> {
+        self.newest += 1;
+        Entry { number: self.newest, request, answer }
+    }
+
     /// Adds to what waits; whether another worker is to begin, which counts from now on.
     fn push(&mut self, entry: Entry<R>) -> bool {
         self.rows += entry.request.rows();
@@ -113,6 +125,14 @@ impl<R: Request> State<R> {
         self.rows -= rows;
         self.began_at = Some(Instant::now());
         Some(group)
+    }
+
+    /// Takes an entry back that still waits; false where a group has it, or had.
+    fn withdraw(&mut self, number: u64) -> bool {
+        let place = self.waiting.iter().position(|entry| entry.number == number);
+        let entry = place.and_then(|place| self.waiting.remove(place));
+        self.rows -= entry.as_ref().map_or(0, |entry| entry.request.rows());
+        entry.is_some()
     }
 
     /// A worker ended before its time. Who waits for nobody any more hears that.
@@ -166,13 +186,32 @@ impl<R: Request> Lane<R> {
     }
 
     /// Writes `request` with the next group. Dropped, the write goes on.
+    ///
+    /// It ends within two steps of its own: a session's and an answer's. Past that it is *unavailable* and never written
+    /// where no group has taken it, else *unknown*: the group goes on, however many statements and repeats it needs.
     pub(crate) async fn write(self: &Arc<Self>, request: R) -> Result<R::Answer> {
-        let (answer, answered) = oneshot::channel();
-        if self.state().push(Entry { request, answer }) {
+        let by = Instant::now() + 2 * self.shared.pool.step_limit();
+        let (answer, mut answered) = oneshot::channel();
+        let (number, begin) = {
+            let mut state = self.state();
+            let entry = state.entry(request, answer);
+            (entry.number, state.push(entry))
+        };
+        if begin {
             tokio::spawn(Worker { lane: Arc::clone(self), counted: true }.work());
         }
-        answered.await.unwrap_or_else(|_gone| {
-            Err(Error::unknown(format!("{}: the writer ended before it answered", R::WHAT)))
+        let gone = |_| Err(Error::unknown(format!("{}: the writer ended before it answered", R::WHAT)));
+        if let Ok(answer) = timeout_at(by, &mut answered).await {
+            return answer.unwrap_or_else(gone);
+        }
+        if self.state().withdraw(number) {
+            let late = format!("{}: those before it took too long, it was not begun", R::WHAT);
+            return self.shared.note(Err(Error::unavailable(late)));
+        }
+        // It may have been answered this very moment.
+        answered.try_recv().unwrap_or_else(|_| {
+            let late = format!("{}: it was begun and did not end within its limit", R::WHAT);
+            self.shared.note(Err(Error::unknown(late)))
         })
     }
 
@@ -197,11 +236,19 @@ impl<R: Request> Lane<R> {
 
     async fn apply_each(&self, requests: &[R]) -> Vec<Result<R::Answer>> {
         let mut answers = Vec::with_capacity(requests.len());
+        let mut away: Option<Error> = None;
         for request in requests {
-            let answer = self.apply_all(std::slice::from_ref(request)).await;
+            let answer = match &away {
+                // Each of the others would wait for it as long.
+                Some(error) => Err((error.copy(), false)),
+                None => self.apply_all(std::slice::from_ref(request)).await,
+            };
             answers.push(match answer {
                 Ok(mut answers) => answers.pop().ok_or_else(|| Error::unknown(R::WHAT)),
-                Err((error, _)) => Err(error),
+                Err((error, _)) => {
+                    away = Some(error.copy()).filter(|error| error.kind == ErrorKind::Unavailable);
+                    Err(error)
+                }
             });
         }
         answers
@@ -222,9 +269,12 @@ impl<R: Request> Lane<R> {
                 }
                 Err(error) if repeated < REPEATS && fault::is_worth_repeating(&error) => repeated += 1,
                 Err(error) => {
-                    let at_fault = fault::is_rejection(&error);
+                    let at_fault = fault::is_of_a_row(&error);
                     let error = fault::of(error, call, R::WHAT);
-                    self.shared.health.failed(&error);
+                    // A row that is broken is no illness of the server.
+                    if !at_fault {
+                        self.shared.health.failed(&error);
+                    }
                     return Err((error, at_fault));
                 }
             }
@@ -250,7 +300,7 @@ mod tests {
 
     fn entry() -> (Entry<Row>, oneshot::Receiver<Result<()>>) {
         let (answer, answered) = oneshot::channel();
-        (Entry { request: Row, answer }, answered)
+        (Entry { number: 0, request: Row, answer }, answered)
     }
 
     /// A write that came just as the last worker found nothing more waited until the next write: for ever, where all others
@@ -267,6 +317,23 @@ mod tests {
         // The worker has not ended yet, and takes nothing any more.
         assert!(state.push(entry().0));
         assert_eq!((state.groups, state.rows), (1, 1));
+    }
+
+    #[test]
+    fn only_what_waits_can_be_taken_back() {
+        let mut state = State::default();
+        let numbers = [(); 3].map(|()| {
+            let entry = state.entry(Row, oneshot::channel().0);
+            let number = entry.number;
+            state.push(entry);
+            number
+        });
+        assert!(state.withdraw(numbers[1]) && !state.withdraw(numbers[1]));
+        assert_eq!(state.rows, 2);
+        let group = state.next_group().unwrap();
+        assert_eq!(group.iter().map(|entry| entry.number).collect::<Vec<_>>(), [numbers[0], numbers[2]]);
+        assert!(!state.withdraw(numbers[0]), "a group has it");
+        assert_eq!(state.rows, 0);
     }
 
     #[test]

@@ -113,6 +113,11 @@ impl Pool {
         }
     }
 
+    /// The longest that a session and one answer are waited for, each.
+    pub(crate) fn step_limit(&self) -> Duration {
+        self.0.limit + ANSWER_MARGIN
+    }
+
     /// Whether no more sessions are given.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.permits.is_closed()

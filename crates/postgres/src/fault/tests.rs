@@ -128,6 +128,20 @@ fn what_the_driver_refuses_was_not_sent() {
 }
 
 #[test]
+fn a_row_that_cannot_be_read_is_its_own_fault_and_leaves_the_session() {
+    let unreadable = || sqlx::Error::Decode("no filter".into());
+    let column = sqlx::Error::ColumnDecode { index: "0".into(), source: "no number".into() };
+    for error in [unreadable(), column, sqlx::Error::Encode("too long".into()), server("23514")] {
+        assert!(is_of_a_row(&error) && leaves_session(&error), "{error}");
+    }
+    assert_eq!(kind(&unreadable(), Call::Write), Unknown, "what was asked for was done or not");
+    assert_eq!(kind(&unreadable(), Call::Read), Rejected);
+    for error in [server("57014"), server("40P01"), io(std::io::ErrorKind::TimedOut)] {
+        assert!(!is_of_a_row(&error), "{error}");
+    }
+}
+
+#[test]
 fn a_context_says_the_mend_and_the_source_follows() {
     let error = of(server(code::UNDEFINED_TABLE), Call::Read, "read items");
     assert_eq!(error.kind, Misconfigured);
