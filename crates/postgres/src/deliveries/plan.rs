@@ -77,6 +77,12 @@ const PLAN: &str = "WITH wanted AS MATERIALIZED (
     )
     SELECT item, NULL::uuid, round FROM written UNION ALL SELECT about, subscription, round FROM planned";
 
+/// What a token holds of that which was planned before with it, and whose answer was lost: it is untried.
+const HELD: &str = "SELECT d.about, d.subscription, d.round
+    FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::uuid[]) AS wanted (about, subscription, round, token)
+    JOIN deliveries AS d ON d.about = wanted.about AND d.subscription = wanted.subscription
+        AND d.round = wanted.round AND d.lease_token = wanted.token AND d.leased AND d.state = 'pending'";
+
 /// How far a notification's expansion has come.
 #[derive(Clone, Debug)]
 pub(super) struct Expansion {
@@ -141,6 +147,7 @@ impl Request for PlanPages {
         let plans: Vec<&Plan> = requests.iter().flat_map(|request| &request.plans).collect();
         let mut answers: Vec<Option<Planned>> = plans.iter().map(|_| None).collect();
         let mut waiting: Vec<usize> = (0..plans.len()).collect();
+        let mut told = BTreeSet::new();
         // Of several pages of one notification each follows the one before: one statement each.
         while !waiting.is_empty() {
             let mut wave = BTreeMap::new();
@@ -155,7 +162,10 @@ impl Request for PlanPages {
             });
             let wave: Vec<usize> = wave.into_values().collect();
             let those: Vec<&Plan> = wave.iter().map(|index| plans[*index]).collect();
-            for (index, planned) in wave.into_iter().zip(plan(session, &those).await?) {
+            for (index, planned) in wave.into_iter().zip(plan(session, &those, &told).await?) {
+                if let Planned::Written(keys) = &planned {
+                    told.extend(keys.iter().copied());
+                }
                 answers[index] = Some(planned);
             }
         }
@@ -164,8 +174,12 @@ impl Request for PlanPages {
     }
 }
 
-/// Plans pages of different notifications, sorted by these.
-async fn plan(session: &mut Session, plans: &[&Plan]) -> sqlx::Result<Vec<Planned>> {
+/// Plans pages of different notifications, sorted by these. What was `told` already is told once.
+async fn plan(
+    session: &mut Session,
+    plans: &[&Plan],
+    told: &BTreeSet<DeliveryKey>,
+) -> sqlx::Result<Vec<Planned>> {
     let found = session.rows(statement(plans)).await?;
     let mut written = BTreeSet::new();
     let mut made = BTreeSet::new();
@@ -190,16 +204,42 @@ async fn plan(session: &mut Session, plans: &[&Plan]) -> sqlx::Result<Vec<Planne
             found.iter().map(expansion).collect::<Result<_>>().map_err(undecodable)?
         }
     };
-    let answer = |plan: &&Plan| {
-        let key = key(plan);
-        if written.contains(&key) {
+    let stands = |plan: &Plan| match written.contains(&key(plan)) {
+        true => plan.to,
+        false => stand.get(&key(plan)).map_or(Cursor::Start, |found| found.stands(&plan.notification)),
+    };
+    // Written before: leased rows that nobody knows of would wait out their lease.
+    let before = elsewhere.into_iter().filter(|plan| stands(plan) == plan.to);
+    made.extend(held(session, before.copied()).await?.difference(told));
+    let answer = |plan: &&Plan| match stands(plan) {
+        stands if stands == plan.to => {
             let keys = plan.page.iter().map(|new| new.key);
-            return Planned::Written(keys.filter(|key| made.contains(key)).collect());
+            Planned::Written(keys.filter(|key| made.contains(key)).collect())
         }
-        let stands: Cursor = stand.get(&key).map_or(Cursor::Start, |found| found.stands(&plan.notification));
-        if stands == plan.to { Planned::Written(Vec::new()) } else { Planned::Moved(stands) }
+        stands => Planned::Moved(stands),
     };
     Ok(plans.iter().map(answer).collect())
+}
+
+/// What the claims of `plans` hold of their pages, untried.
+async fn held<'a>(
+    session: &mut Session,
+    plans: impl Iterator<Item = &'a Plan>,
+) -> sqlx::Result<BTreeSet<DeliveryKey>> {
+    let claiming = plans.filter_map(|plan| Some((plan, plan.claim.as_ref()?.token.0)));
+    let wanted: Vec<(DeliveryKey, Uuid)> =
+        claiming.flat_map(|(plan, token)| plan.page.iter().map(move |new| (new.key, token))).collect();
+    if wanted.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let keys = || wanted.iter().map(|(key, _)| key);
+    let statement = sqlx::query(HELD)
+        .bind(keys().map(|key| key.about).collect::<Vec<Uuid>>())
+        .bind(keys().map(|key| key.subscription.0).collect::<Vec<Uuid>>())
+        .bind(keys().map(|key| integer(key.round)).collect::<Vec<_>>())
+        .bind(wanted.iter().map(|(_, token)| *token).collect::<Vec<Uuid>>());
+    let found = session.rows(statement).await?;
+    found.iter().map(super::key).collect::<Result<_>>().map_err(undecodable)
 }
 
 fn statement(plans: &[&Plan]) -> Statement {
@@ -243,4 +283,4 @@ fn statement(plans: &[&Plan]) -> Statement {
 
 /// This file's statements.
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 2] = [EXPANSIONS, PLAN];
+pub(super) const STATEMENTS: [&str; 3] = [EXPANSIONS, PLAN, HELD];
