@@ -41,13 +41,28 @@ const FIND: &str = concat!(
 
 const OPEN: &str = concat!("SELECT count(*) FROM items WHERE stored_at < $1 AND NOT (", finished!(), ")");
 
-/// All of an item; the item last.
-const REMOVE: [&str; 4] = [
-    "DELETE FROM deliveries WHERE about = ANY ($1)",
-    "DELETE FROM notifications WHERE item = ANY ($1)",
-    "DELETE FROM dead_letters WHERE message_id = ANY ($1)",
-    "DELETE FROM items WHERE id = ANY ($1)",
+/// Whoever plans a round again writes its notification first, and whoever begins a delivery or a change anew has marked its
+/// letter: until the step ends they wait.
+const LOCK: [&str; 2] = [
+    "SELECT 1 FROM notifications WHERE item = ANY ($1) ORDER BY item, round FOR UPDATE",
+    "SELECT 1 FROM dead_letters WHERE message_id = ANY ($1) ORDER BY id FOR UPDATE",
 ];
+
+/// Of these ids what is still finished, with all of it, by one look: a round that is planned after it is not seen by any part
+/// of the statement and stays whole.
+const REMOVE: &str = concat!(
+    "WITH gone AS MATERIALIZED (
+        SELECT id FROM items WHERE id = ANY ($1) AND ",
+    finished!(),
+    "), deliveries_gone AS (
+        DELETE FROM deliveries USING gone WHERE about = gone.id
+    ), notifications_gone AS (
+        DELETE FROM notifications USING gone WHERE item = gone.id
+    ), letters_gone AS (
+        DELETE FROM dead_letters USING gone WHERE message_id = gone.id
+    )
+    DELETE FROM items USING gone WHERE items.id = gone.id"
+);
 
 /// Closed confirmations, by their own age.
 const REMOVE_CONFIRMATIONS: &str = "WITH old AS MATERIALIZED (
@@ -88,12 +103,13 @@ async fn step(session: &mut Session, before: Timestamp, max: u32) -> sqlx::Resul
     let row = found.first().ok_or(sqlx::Error::RowNotFound)?;
     let (ids, looked, found): (Vec<Uuid>, Option<Time>, i64) =
         (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    let removed = i64::try_from(ids.len()).unwrap_or(i64::MAX);
-    let full = found >= max || removed < found;
-    if removed > 0 {
-        for statement in REMOVE {
-            session.execute(sqlx::query(statement).bind(ids.clone())).await?;
+    let full = found >= max || i64::try_from(ids.len()).unwrap_or(i64::MAX) < found;
+    let mut removed = 0;
+    if !ids.is_empty() {
+        for statement in LOCK {
+            session.rows(sqlx::query(statement).bind(ids.clone())).await?;
         }
+        removed = session.execute(sqlx::query(REMOVE).bind(ids)).await?;
     }
     let mut more = full;
     for statement in [REMOVE_CONFIRMATIONS, REMOVE_LETTERS] {
@@ -106,7 +122,7 @@ async fn step(session: &mut Session, before: Timestamp, max: u32) -> sqlx::Resul
     let open: i64 = open.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
     session.commit().await?;
     Ok(Expired {
-        removed: u64::try_from(removed).unwrap_or_default(),
+        removed,
         open: u64::try_from(open).unwrap_or_default(),
         more: more && max > 0,
         standing_by: false,
@@ -116,4 +132,4 @@ async fn step(session: &mut Session, before: Timestamp, max: u32) -> sqlx::Resul
 /// This file's statements.
 #[cfg(test)]
 pub(crate) const STATEMENTS: [&[&str]; 2] =
-    [&[ELECT, FIND, OPEN, REMOVE_CONFIRMATIONS, REMOVE_LETTERS], &REMOVE];
+    [&[ELECT, FIND, OPEN, REMOVE, REMOVE_CONFIRMATIONS, REMOVE_LETTERS], &LOCK];

@@ -124,6 +124,13 @@ async fn what_runs_per_message_reads_no_table() {
             &["items_by_time", "notifications_pkey"],
             20_000,
         ),
+        (plan[2], format!("{held}, array_fill('{one_more}'::uuid, '{{20}}')"), &["deliveries_pkey"], 500),
+        (
+            retention::STATEMENTS[0][3],
+            format!("'{ids}'"),
+            &["items_pkey", "deliveries_pkey", "notifications_pkey", "dead_letters_by_message"],
+            2_000,
+        ),
     ];
     for (statement, parameters, indexes, most) in cases {
         let (plan, pages) = explained(&mut session, statement, &parameters).await;
