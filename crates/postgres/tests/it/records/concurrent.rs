@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use tidings_domain::{
     ErrorKind, Result,
-    delivery::{Claim, DeliveryKey, DeliveryKind, LeaseToken, NewDelivery},
+    delivery::{Claim, DeliveryKey, DeliveryKind, LeaseToken, NewDelivery, Outcome},
     id::SubscriptionId,
     notification::{Cursor, Notification, Plan, Planned},
-    ports::{Deliveries, Inserted, NewItem},
+    ports::{Deliveries, DependencyState, Inserted, NewItem},
+    subscription::{Act, Acted},
     topic::TopicName,
     trace_context::TraceContext,
 };
@@ -127,6 +128,60 @@ async fn a_poison_page_takes_no_neighbour_along() {
     }
     assert_eq!(rig.sql("select count(*) from notifications").await, "19", "a plan is all or nothing");
     assert_eq!(deliveries.counts().await.unwrap().pending, 19);
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_takes_no_neighbour_along() {
+    let rig = Rig::new().await;
+    rig.sql(
+        "insert into subscriptions (id, topic, email, filter, state, generation, created_at, requested_at)
+        select lpad(n::text, 32, '0')::uuid, 'messages', n || '@example.com',
+            case n when 5 then '{\"a\": {}}' else '{}' end::json, 'confirmed', 1, now(), now()
+        from generate_series(1, 9) n",
+    )
+    .await;
+    let subscriptions = rig.store.subscriptions();
+    let ids: Vec<_> = (1..=9).map(|number| SubscriptionId(Uuid::from_u128(number))).collect();
+    // All in the same moment, so that they share statements.
+    let acts = ids.iter().map(|id| subscriptions.act(*id, Act::Unsubscribe, 1, at(10)));
+    for (id, acted) in ids.iter().zip(futures::future::join_all(acts).await) {
+        match id.0.as_u128() {
+            5 => assert!(acted.unwrap_err().context.contains("cannot be read")),
+            _ => assert!(matches!(acted.unwrap(), Acted::Done(_)), "{id:?}"),
+        }
+    }
+    assert_eq!(rig.store.dependency().state(), DependencyState::Up, "the server is well");
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_claiming_page_whose_answer_was_lost_is_told_again() {
+    let rig = Rig::new().await;
+    let deliveries = rig.store.deliveries();
+    let token = LeaseToken(Uuid::from_u128(1));
+    let claim = Claim { token, owner: "me".to_owned(), at: at(20), until: at(80) };
+    let page = || (1..=3).map(|to| delivery(1, to)).collect::<Vec<_>>();
+    let keys: Vec<_> = page().iter().map(|new| new.key).collect();
+    let claiming = Plan { claim: Some(claim.clone()), ..plan(1, page()) };
+    let first = deliveries.plan(vec![claiming.clone(), claiming.clone()]).await.unwrap();
+    let told = [Planned::Written(keys.clone()), Planned::Written(vec![])];
+    assert_eq!(first, told, "told twice in one call each row is told of once");
+    let again = deliveries.plan(vec![claiming.clone()]).await.unwrap();
+    assert_eq!(again, [Planned::Written(keys.clone())]);
+    // Another's page, one that claims nothing, and rows that are not untried any more.
+    let others = Claim { token: LeaseToken(Uuid::from_u128(2)), ..claim };
+    for plan in [Plan { claim: Some(others), ..plan(1, page()) }, plan(1, page())] {
+        assert_eq!(deliveries.plan(vec![plan]).await.unwrap(), [Planned::Written(vec![])]);
+    }
+    rig.sql(
+        "update deliveries set state = 'sending' where subscription = '00000000-0000-0000-0000-000000000001'",
+    )
+    .await;
+    let released = Outcome::Released { due_at: at(30) };
+    deliveries.settle(vec![(keys[1], token, released)], at(21)).await.unwrap().remove(0).unwrap();
+    let again = deliveries.plan(vec![claiming]).await.unwrap();
+    assert_eq!(again, [Planned::Written(vec![keys[2]])]);
     rig.end().await;
 }
 

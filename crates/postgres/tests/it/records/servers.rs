@@ -15,16 +15,16 @@ use tidings_servers::{
 
 use super::rig::{Rig, database, drop_slot, item, message_id, options, provisioned};
 
-async fn foreign(url: &str) -> PgConnection {
+pub(super) async fn foreign(url: &str) -> PgConnection {
     url.parse::<PgConnectOptions>().unwrap().connect().await.unwrap()
 }
 
-async fn run(connection: &mut PgConnection, sql: &'static str) {
+pub(super) async fn run(connection: &mut PgConnection, sql: &'static str) {
     sqlx::raw_sql(sql).execute(connection).await.unwrap();
 }
 
 /// Another program's transaction that has inserted item 1, so that whoever inserts it too waits.
-async fn holding_item_1(url: &str) -> PgConnection {
+pub(super) async fn holding_item_1(url: &str) -> PgConnection {
     let mut foreign = foreign(url).await;
     run(&mut foreign, "begin").await;
     sqlx::query("insert into items (id, topic, message) values ($1, 'messages', 'theirs')")
@@ -36,11 +36,16 @@ async fn holding_item_1(url: &str) -> PgConnection {
 }
 
 /// Returns when a session of ours waits for a lock.
-async fn somebody_waits(connection: &mut PgConnection) {
-    let waits = "select exists (select 1 from pg_stat_activity
-        where application_name = 'tidings-records' and wait_event_type = 'Lock' and datname = current_database())";
+pub(super) async fn somebody_waits(connection: &mut PgConnection) {
+    so_many_wait(connection, 1).await;
+}
+
+/// Returns when so many of them do.
+pub(super) async fn so_many_wait(connection: &mut PgConnection, count: i64) {
+    let waits = "select count(*) from pg_stat_activity
+        where application_name = 'tidings-records' and wait_event_type = 'Lock' and datname = current_database()";
     // Within a transaction the server shows what it showed first, until it is told to look again.
-    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *connection).await.unwrap() {
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut *connection).await.unwrap() < count {
         run(connection, "select pg_stat_clear_snapshot()").await;
         tokio::task::yield_now().await;
     }

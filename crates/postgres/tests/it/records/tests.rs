@@ -2,7 +2,9 @@
 
 mod concurrent;
 mod foreign;
+mod limit;
 mod provisioning;
+mod retention;
 mod rig;
 mod servers;
 mod tls;
