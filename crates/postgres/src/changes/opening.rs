@@ -48,6 +48,26 @@ struct Ready {
     facts: Facts,
 }
 
+/// What an opening knows of its attempts so far.
+struct Tries {
+    /// The next wait for another who reads the slot.
+    poll: Duration,
+    /// Since when nothing but trouble was met.
+    away_since: Option<Instant>,
+    /// The server's process of our last attempt that had the slot: it may end a little later than we let go.
+    last_walsender: Option<i32>,
+}
+
+impl Tries {
+    /// Another reads the slot: it is well, and we wait.
+    async fn stand_by(&mut self, shared: &Shared) {
+        shared.stream.health.set(DependencyState::StandingBy);
+        self.away_since = None;
+        sleep(self.poll).await;
+        self.poll = (self.poll * 2).min(shared.options.stream.standby_poll);
+    }
+}
+
 /// What one attempt came to.
 enum Attempt {
     Open(Box<dyn ChangeStream>),
@@ -101,21 +121,19 @@ pub(crate) async fn open(shared: &Arc<Shared>) -> Result<Box<dyn ChangeStream>> 
 async fn open_over_outages(shared: &Arc<Shared>) -> Result<Box<dyn ChangeStream>> {
     let connector = connector(shared)?;
     let entropy = &*shared.options.entropy;
-    let (mut failures, mut poll, mut away_since) = (0_u32, FIRST_POLL, None);
+    let mut failures = 0_u32;
+    let mut tries = Tries { poll: FIRST_POLL, away_since: None, last_walsender: None };
     loop {
-        match attempt(shared, &connector, &mut poll, &mut away_since).await? {
+        match attempt(shared, &connector, &mut tries).await? {
             Attempt::Open(stream) => return Ok(stream),
-            Attempt::Held => {
-                shared.stream.health.set(DependencyState::StandingBy);
-                sleep(poll).await;
-                poll = (poll * 2).min(shared.options.stream.standby_poll);
-            }
+            Attempt::Held => tries.stand_by(shared).await,
             Attempt::Away(error) => {
                 failures = failures.saturating_add(1);
-                if away_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+                if tries.away_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
                     return Err(error);
                 }
-                tracing::debug!(error = error.chain(), "the slot cannot be opened yet");
+                // Nobody is known to read the slot now.
+                shared.stream.health.set(DependencyState::Down(error.chain()));
                 sleep(BACKOFF.wait(failures, entropy)).await;
             }
         }
@@ -123,17 +141,11 @@ async fn open_over_outages(shared: &Arc<Shared>) -> Result<Box<dyn ChangeStream>
 }
 
 /// One connection: looks, stands by while the slot is read by another, which ends an outage, then starts.
-async fn attempt(
-    shared: &Arc<Shared>,
-    connector: &dyn Connector,
-    poll: &mut Duration,
-    away_since: &mut Option<Instant>,
-) -> Result<Attempt> {
-    let Ready { mut gate, identity, history, facts } =
-        match ready(shared, connector, poll, away_since).await? {
-            Ok(ready) => ready,
-            Err(failure) => return passing(failure),
-        };
+async fn attempt(shared: &Arc<Shared>, connector: &dyn Connector, tries: &mut Tries) -> Result<Attempt> {
+    let Ready { mut gate, identity, history, facts } = match ready(shared, connector, tries).await? {
+        Ok(ready) => ready,
+        Err(failure) => return passing(failure),
+    };
     let slot = shared.options.namespace.clone();
     let mut transport = match gate.start().await {
         Ok(transport) => transport,
@@ -153,6 +165,7 @@ async fn attempt(
         }
         Err(failure) => return passing(failure),
     };
+    tries.last_walsender = Some(facts.pid);
     let slot_confirmed = facts.slot.as_ref().and_then(|slot| slot.confirmed).unwrap_or_default();
     let mut token = [0; 16];
     shared.options.entropy.fill(&mut token);
@@ -238,8 +251,7 @@ fn limits(shared: &Shared) -> Limits {
 async fn ready(
     shared: &Shared,
     connector: &dyn Connector,
-    poll: &mut Duration,
-    away_since: &mut Option<Instant>,
+    tries: &mut Tries,
 ) -> Result<std::result::Result<Ready, Failure>> {
     let slot = &shared.options.namespace;
     let statement = inspect(slot);
@@ -269,14 +281,13 @@ async fn ready(
             verdict => verdict.into_result(slot)?,
         }
         suspicious = false;
-        if facts.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some()) {
-            shared.stream.health.set(DependencyState::StandingBy);
-            *away_since = None;
-            sleep(*poll).await;
-            *poll = (*poll * 2).min(shared.options.stream.standby_poll);
-            continue;
+        match facts.slot.as_ref().and_then(|slot| slot.active_pid) {
+            None => return Ok(Ok(Ready { gate, identity, history, facts })),
+            reader if reader == tries.last_walsender => {
+                return Ok(Err(Failure::away("our own last connection to the slot has not ended yet")));
+            }
+            Some(_) => tries.stand_by(shared).await,
         }
-        return Ok(Ok(Ready { gate, identity, history, facts }));
     }
 }
 
