@@ -178,9 +178,10 @@ impl Store {
         Ok(missing)
     }
 
-    /// Makes the slot anew after a gap, where it is missing, invalidated or of another cluster: a person's act. What was
-    /// committed before it and never notified has to be published again by whoever calls this (promise 7).
-    pub async fn recover_slot(&self) -> Result<RecoveredSlot> {
+    /// Makes the slot anew after a gap, where it is missing, invalidated or of another cluster: a person's act. None where
+    /// there is no gap. What was committed before it and never notified has to be published again by whoever calls this
+    /// (promise 7). *Conflict*: there is a gap and somebody still reads the slot: nothing was done.
+    pub async fn recover_slot(&self) -> Result<Option<RecoveredSlot>> {
         let mut connection = self.apart("connect to recover the slot").await?;
         let recovered = async {
             schema::lock(&mut connection, &self.shared.options.namespace).await?;

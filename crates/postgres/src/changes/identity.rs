@@ -79,6 +79,17 @@ pub(crate) struct Publication {
     pub(crate) has_no_filter: bool,
 }
 
+impl Publication {
+    /// What is wrong with the one that is there, where the slot was made for the one of these numbers.
+    pub(crate) fn gap(there: Option<Self>, number: u32, table: u32) -> Option<GapReason> {
+        let Some(there) = there else { return Some(GapReason::PublicationMissing) };
+        if !there.publishes_inserts || (there.table.is_some() && !there.has_no_filter) {
+            return Some(GapReason::PublicationNarrowed);
+        }
+        (there.number != number || there.table != Some(table)).then_some(GapReason::PublicationRemade)
+    }
+}
+
 /// Why the stream cannot go on without skipping changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum GapReason {
@@ -94,7 +105,7 @@ pub(crate) enum GapReason {
     OtherCluster,
     /// The publication is gone.
     PublicationMissing,
-    /// It was dropped and made anew, or the table was taken out of it.
+    /// It was dropped and made anew, or the table was taken out of it, or it left items out while the slot was read.
     PublicationRemade,
     /// It leaves new items out.
     PublicationNarrowed,
@@ -120,7 +131,7 @@ impl std::fmt::Display for GapReason {
             }
             Self::PublicationMissing => f.write_str("the publication is missing"),
             Self::PublicationRemade => {
-                f.write_str("the publication, or the table in it, is not the one that the slot was made for")
+                f.write_str("the publication, or the table in it, is not the one that the slot was made for, or was changed while the slot was read")
             }
             Self::PublicationNarrowed => {
                 f.write_str("the publication leaves new items out: it has a row filter, or not `insert`")
@@ -178,12 +189,8 @@ pub(crate) fn judge(
     if slot.wal_status.as_deref().is_none_or(|status| status == "lost") {
         return gap(GapReason::SlotInvalidated);
     }
-    let Some(publication) = facts.publication else { return gap(GapReason::PublicationMissing) };
-    if publication.number != known.publication || publication.table != Some(known.published_table) {
-        return gap(GapReason::PublicationRemade);
-    }
-    if !publication.publishes_inserts || !publication.has_no_filter {
-        return gap(GapReason::PublicationNarrowed);
+    if let Some(reason) = Publication::gap(facts.publication, known.publication, known.published_table) {
+        return gap(reason);
     }
     let Some(at) = slot.confirmed else { return gap(GapReason::SlotInvalidated) };
     // Behind the place where an earlier timeline ended a slot can only have been made after it. Before that place what our

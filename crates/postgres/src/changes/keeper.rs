@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::{
     failure::{Class, classify},
     gauges::{Gauges, Sample},
+    identity::{GapReason, Publication},
     ledger::{Progress, Within},
     line::{Line, Want},
     lsn::Lsn,
@@ -48,25 +49,50 @@ const CLAIM: &str = "UPDATE change_stream SET holder = $2, timeline = $3,
     WHERE slot = $1 AND made_at IS NOT NULL AND system_id = $5
     RETURNING confirmed::text, within_commit::text, within_xid, within_ordinal, confirmed_stored_at";
 
-const RECORD: &str =
-    "UPDATE change_stream SET confirmed = $3::pg_lsn, within_commit = $4::pg_lsn, within_xid = $5,
-        within_ordinal = $6, confirmed_stored_at = $7
-    WHERE slot = $1 AND holder = $2
-    RETURNING 1::bigint";
+/// The server reads over what the publication leaves out and says nothing of it. So it is looked at in the statement that
+/// records, and where it is not what the slot was made for, nothing is recorded past it, and our row says for good that it
+/// was not, whoever puts it back. What comes first in the answer: see [`Keeper::recorded`].
+macro_rules! under_token {
+    ($returning:literal, $measured:literal) => {
+        concat!(
+            "WITH looked AS (
+                SELECT publication.oid::int8 AS number, publication.pubinsert AS inserts, published.oid::int8 AS item_table,
+                    published.prqual IS NULL AS is_unfiltered, known.publication::int8 AS known_number,
+                    known.published_table::int8 AS known_table,
+                    coalesce(publication.oid = known.publication AND published.oid = known.published_table
+                        AND publication.pubinsert AND published.prqual IS NULL, false) AS is_whole
+                FROM change_stream AS known
+                LEFT JOIN pg_publication AS publication ON publication.pubname = known.slot
+                LEFT JOIN pg_publication_rel AS published ON published.prpubid = publication.oid
+                    AND published.prrelid = to_regclass(quote_ident(current_schema()) || '.items')
+                WHERE known.slot = $1
+            ), held AS (
+                UPDATE change_stream SET confirmed = $3::pg_lsn, within_commit = $4::pg_lsn, within_xid = $5,
+                    within_ordinal = $6, confirmed_stored_at = $7
+                WHERE slot = $1 AND holder = $2 AND (SELECT is_whole FROM looked)
+                RETURNING ",
+            $returning,
+            "), narrowed AS (
+                UPDATE change_stream SET published_table = 0
+                WHERE slot = $1 AND holder = $2 AND NOT (SELECT is_whole FROM looked)
+            )
+            SELECT (SELECT count(*) FROM held), number, inserts, item_table, is_unfiltered, known_number, known_table",
+            $measured
+        )
+    };
+}
+
+const RECORD: &str = under_token!("1", " FROM looked");
 
 /// The message is written only where the slot is ours. It is sent once it is on disk, which the update's commit sees to.
-const BEAT: &str = "WITH held AS (
-        UPDATE change_stream SET confirmed = $3::pg_lsn, within_commit = $4::pg_lsn, within_xid = $5, within_ordinal = $6,
-            confirmed_stored_at = $7
-        WHERE slot = $1 AND holder = $2
-        RETURNING pg_logical_emit_message(false, $8, $9)
-    )
-    SELECT (SELECT count(*) FROM held),
-        (SELECT extract(epoch FROM reply_time)::float8 FROM pg_stat_replication WHERE pid = $10),
+const BEAT: &str = under_token!(
+    "pg_logical_emit_message(false, $8, $9)",
+    ", (SELECT extract(epoch FROM reply_time)::float8 FROM pg_stat_replication WHERE pid = $10),
         pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint,
         pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint,
         safe_wal_size, wal_status
-    FROM (SELECT) AS one LEFT JOIN pg_replication_slots ON slot_name = $1";
+    FROM looked LEFT JOIN pg_replication_slots ON slot_name = $1"
+);
 
 const DANGER: &str = "the slot is about to be invalidated: the server may remove log that it needs \
                       (max_slot_wal_keep_size)";
@@ -197,7 +223,7 @@ impl Keeper {
         let (progress, version) = self.line.to_record();
         let record = self.under_token(RECORD, progress);
         match self.call(record).await {
-            Some(row) => self.recorded(row.is_some(), progress, version),
+            Some(row) => self.recorded(row.as_ref(), progress, version),
             None => Outcome::Failed,
         }
     }
@@ -211,30 +237,33 @@ impl Keeper {
             .bind(heartbeat_prefix(&self.holder.slot))
             .bind(content)
             .bind(self.holder.walsender);
-        let Some(Some(row)) = self.call(beat).await else {
+        let Some(row) = self.call(beat).await else {
             self.gauges.missed(number);
             return Outcome::Failed;
         };
-        let bytes = |column: usize| {
-            let value = row.try_get::<Option<i64>, _>(column).ok().flatten();
-            value.and_then(|value| u64::try_from(value).ok())
-        };
+        if let Some(row) = &row {
+            self.measured(row, last_echo);
+        }
+        self.recorded(row.as_ref(), progress, version)
+    }
+
+    /// What a heartbeat's answer says of the slot and of our connection.
+    fn measured(&mut self, row: &PgRow, last_echo: &mut Option<f64>) {
+        let bytes = |column: usize| integer(row, column).and_then(|value| u64::try_from(value).ok());
+        let status = row.try_get::<Option<String>, _>(11).ok().flatten();
+        self.danger = (status.as_deref() == Some("unreserved")).then_some(DANGER);
         self.gauges.sample(&Sample {
-            lag_bytes: bytes(2),
-            retained_bytes: bytes(3),
-            safe_bytes: bytes(4),
-            status: row.try_get::<Option<String>, _>(5).ok().flatten(),
+            lag_bytes: bytes(8),
+            retained_bytes: bytes(9),
+            safe_bytes: bytes(10),
+            status,
         });
-        self.danger = (row.try_get::<Option<String>, _>(5).ok().flatten().as_deref() == Some("unreserved"))
-            .then_some(DANGER);
         // Our own clock, as we reported it: another value is a report that arrived since.
-        let echo = row.try_get::<Option<f64>, _>(1).ok().flatten();
+        let echo = row.try_get::<Option<f64>, _>(7).ok().flatten();
         if echo.is_some() && echo != *last_echo {
             self.line.is_alive();
             *last_echo = echo;
         }
-        let held = row.try_get::<i64, _>(0).is_ok_and(|held| held == 1);
-        self.recorded(held, progress, version)
     }
 
     fn under_token(&self, statement: &'static str, progress: Progress) -> Statement {
@@ -249,12 +278,18 @@ impl Keeper {
             .bind(progress.stored_at.map(Time))
     }
 
-    fn recorded(&mut self, held: bool, progress: Progress, version: u64) -> Outcome {
-        if held {
+    /// What the answer to a record says: how many rows were written, and of the publication: its number, whether it has
+    /// inserts, its entry for the table, whether that has no filter, and the two numbers that it should have.
+    fn recorded(&self, row: Option<&PgRow>, progress: Progress, version: u64) -> Outcome {
+        if row.and_then(|row| integer(row, 0)) == Some(1) {
             self.line.has_recorded(progress, version);
-        } else {
-            self.line.end(Error::lease_lost("record the stream's position: another reads the slot now"));
+            return Outcome::Done;
         }
+        let slot = &self.holder.slot;
+        self.line.end(match row.and_then(gap) {
+            Some(reason) => Error::gap(format!("read the table stream from slot {slot}: {reason}")),
+            None => Error::lease_lost("record the stream's position: another reads the slot now"),
+        });
         Outcome::Done
     }
 
@@ -297,6 +332,23 @@ impl Keeper {
             self.health.set(DependencyState::Degraded(error.chain()));
         }
     }
+}
+
+fn integer(row: &PgRow, column: usize) -> Option<i64> {
+    row.try_get::<Option<i64>, _>(column).ok().flatten()
+}
+
+/// What is wrong with the publication.
+fn gap(row: &PgRow) -> Option<GapReason> {
+    let number = |column: usize| integer(row, column).and_then(|number| u32::try_from(number).ok());
+    let is = |column: usize| row.try_get::<Option<bool>, _>(column).ok().flatten() == Some(true);
+    let there = number(1).map(|found| Publication {
+        number: found,
+        publishes_inserts: is(2),
+        table: number(3),
+        has_no_filter: is(4),
+    });
+    Publication::gap(there, number(5)?, number(6)?)
 }
 
 /// Waits until something is to be recorded; after failures not before the time that they set.

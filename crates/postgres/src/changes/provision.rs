@@ -138,15 +138,13 @@ pub(crate) async fn check(shared: &Shared) -> Result<Vec<String>> {
     })
 }
 
-/// Makes the slot anew after a gap. *Conflict* where there is no gap, or somebody reads the slot.
-pub(crate) async fn recover(shared: &Shared) -> Result<RecoveredSlot> {
+/// Makes the slot anew after a gap; none where there is no gap. *Conflict*: somebody reads the slot.
+pub(crate) async fn recover(shared: &Shared) -> Result<Option<RecoveredSlot>> {
     let slot = checked(&shared.options.namespace)?;
     let (mut gate, identity, facts) = look(shared).await?;
     let reason = match verdict(&mut *gate, slot, &identity, &facts).await? {
         Verdict::Gap(reason) => reason,
-        Verdict::Good => {
-            return Err(Error::conflict(format!("recover the slot {slot}: it is healthy, nothing was done")));
-        }
+        Verdict::Good => return Ok(None),
     };
     drop(gate);
     if facts.slot.is_some() && !is_ours(&facts) {
@@ -157,7 +155,8 @@ pub(crate) async fn recover(shared: &Shared) -> Result<RecoveredSlot> {
     }
     if let Some(pid) = facts.slot.as_ref().and_then(|slot| slot.active_pid) {
         return Err(Error::conflict(format!(
-            "recover the slot {slot}: the server's process {pid} reads it: stop who is behind that first"
+            "recover the slot {slot}: {reason}, and the server's process {pid} still reads it: stop every cdc-watcher, then \
+             recover again"
         )));
     }
     let mut connection = connect(shared).await?;
@@ -166,7 +165,7 @@ pub(crate) async fn recover(shared: &Shared) -> Result<RecoveredSlot> {
     create_slot(&mut connection, slot).await?;
     let begins_at = complete(&mut connection, slot, &identity).await?.to_string();
     tracing::warn!(slot, was = %reason, begins_at, "the slot was made anew");
-    Ok(RecoveredSlot { slot: slot.to_owned(), was: reason.to_string(), begins_at })
+    Ok(Some(RecoveredSlot { slot: slot.to_owned(), was: reason.to_string(), begins_at }))
 }
 
 /// Takes away what is left of the old slot, and of a publication that is not whole.

@@ -68,7 +68,7 @@ async fn a_slot_that_was_made_after_it_is_a_gap() {
     let error = refusal(&store).await;
     assert_eq!(error.kind, ErrorKind::Gap, "{}", error.chain());
     assert!(error.context.contains("made anew"), "{}", error.chain());
-    store.recover_slot().await.unwrap();
+    store.recover_slot().await.unwrap().expect("there is a gap");
     rig.insert(&server, 5..=5).await;
     assert_eq!(texts(&take(&mut *open(&store).await, 1).await), ["5"]);
 }

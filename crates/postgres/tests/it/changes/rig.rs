@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry::metrics::{MeterProvider as _, noop::NoopMeterProvider};
+use opentelemetry::metrics::{Meter, MeterProvider as _, noop::NoopMeterProvider};
 use tidings_domain::{
     Error,
     ports::{Captured, ChangeStream, Clock, DependencyState, Entropy},
@@ -33,6 +33,7 @@ pub(crate) struct Rig {
     pub(crate) url: String,
     pub(crate) namespace: String,
     pub(crate) options: StreamOptions,
+    pub(crate) meter: Meter,
 }
 
 impl Rig {
@@ -55,7 +56,8 @@ impl Rig {
             standby_poll: Duration::from_millis(200),
             ..StreamOptions::default()
         };
-        Self { database, url, namespace: namespace(), options }
+        let meter = NoopMeterProvider::new().meter("test");
+        Self { database, url, namespace: namespace(), options, meter }
     }
 
     pub(crate) fn store(&self) -> Store {
@@ -79,7 +81,7 @@ impl Rig {
             stream: self.options.clone(),
             clock: Arc::new(WallClock),
             entropy: Arc::new(SystemEntropy),
-            meter: NoopMeterProvider::new().meter("test"),
+            meter: self.meter.clone(),
         })
         .expect("options")
     }

@@ -5,6 +5,8 @@ mod content;
 mod faults;
 mod gaps;
 mod large;
+mod metrics;
+mod narrowed;
 mod promotion;
 mod rig;
 mod standby;
