@@ -62,6 +62,10 @@ impl Changes for Memory {
         }
     }
 
+    fn is_standing_by(&self) -> bool {
+        self.shared().lock().reader.is_some()
+    }
+
     async fn backlog(&self) -> Result<u64> {
         self.shared().operate(Part::Store, |state, _| Ok(state.log.len() as u64)).await
     }

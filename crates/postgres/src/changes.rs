@@ -37,7 +37,7 @@ use opentelemetry::metrics::Meter;
 use sqlx::Row;
 use tidings_domain::{
     Result,
-    ports::{Captured, ChangeStream, Changes, Position},
+    ports::{Captured, ChangeStream, Changes, Dependency as _, DependencyState, Position},
 };
 use tokio_util::task::TaskTracker;
 
@@ -116,6 +116,10 @@ pub(crate) struct PostgresChanges(pub(crate) Arc<Shared>);
 impl Changes for PostgresChanges {
     async fn open(&self) -> Result<Box<dyn ChangeStream>> {
         opening::open(&self.0).await
+    }
+
+    fn is_standing_by(&self) -> bool {
+        self.0.stream.health.state() == DependencyState::StandingBy
     }
 
     /// An estimate: a slot knows bytes, not changes. What is read and not confirmed is counted exactly where the stream is

@@ -12,7 +12,7 @@ use tidings_domain::{
     Result,
     id::MessageId,
     item::Change,
-    ports::{Captured, ChangeStream, Changes, Position, UnreadableChange},
+    ports::{Captured, ChangeStream, Changes, Dependency as _, DependencyState, Position, UnreadableChange},
     topic::TopicName,
 };
 use tokio::{
@@ -58,6 +58,10 @@ impl Changes for SqliteChanges {
             }
         };
         Ok(Box::new(SqliteChangeStream { handle: Arc::clone(&self.0), read: 0, _held: held }))
+    }
+
+    fn is_standing_by(&self) -> bool {
+        self.0.shared.health.state() == DependencyState::StandingBy
     }
 
     async fn backlog(&self) -> Result<u64> {

@@ -11,8 +11,8 @@ use tidings_runtime::{
 
 use crate::{Context, publish::Publisher, session::Session};
 
-/// An opening that takes longer than this waits for another holder of the stream.
-const STANDS_BY_AFTER: Duration = Duration::from_secs(2);
+/// How often it is asked what an opening waits for.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Watches until `shutdown`: Ok after that.
 pub(crate) async fn run(context: Context, shutdown: Shutdown) -> Result<()> {
@@ -61,15 +61,24 @@ pub(crate) async fn run(context: Context, shutdown: Shutdown) -> Result<()> {
     Ok(())
 }
 
-/// Opens the stream, or none at shutdown. While another holds it, its part stands by.
+/// Opens the stream, or none at shutdown. While another holds it, its part stands by; while the store does not answer, it
+/// does not.
 async fn open(context: &Context, part: &Part, shutdown: &Shutdown) -> Option<Result<Box<dyn ChangeStream>>> {
-    let opening = context.changes.open();
+    let opening = shutdown.cuts(context.changes.open());
     tokio::pin!(opening);
-    if let Ok(opened) = tokio::time::timeout(STANDS_BY_AFTER, shutdown.cuts(&mut opening)).await {
-        return opened;
+    let mut stood_by = false;
+    loop {
+        if let Ok(opened) = tokio::time::timeout(LOOK, &mut opening).await {
+            return opened;
+        }
+        let stands_by = context.changes.is_standing_by();
+        match (stood_by, stands_by) {
+            (false, true) => part.set(PartState::StandingBy),
+            (true, false) => part.waiting("the table stream: nobody is known to read it now"),
+            _ => {}
+        }
+        stood_by = stands_by;
     }
-    part.set(PartState::StandingBy);
-    shutdown.cuts(opening).await
 }
 
 fn gap_reason(error: &Error) -> String {

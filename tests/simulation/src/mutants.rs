@@ -139,6 +139,10 @@ impl Changes for Mutated<dyn Changes> {
         if self.is(Mutant::ConfirmBeforePublish) { Ok(Box::new(HastyStream { inner })) } else { Ok(inner) }
     }
 
+    fn is_standing_by(&self) -> bool {
+        self.inner.is_standing_by()
+    }
+
     async fn backlog(&self) -> Result<u64> {
         self.inner.backlog().await
     }

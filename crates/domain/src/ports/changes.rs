@@ -43,6 +43,10 @@ pub trait Changes: Send + Sync {
     /// [`super::Dependency`] says *standing by*. *Gap*: it cannot be opened without skipping changes; it never skips.
     async fn open(&self) -> Result<Box<dyn ChangeStream>>;
 
+    /// Asked while an opening is under way: whether it waits for another who holds the stream. No I/O: what the adapter
+    /// last saw. False where it waits for a store that does not answer.
+    fn is_standing_by(&self) -> bool;
+
     /// Changes not yet confirmed, as far as the store can tell cheaply: for readiness and metrics.
     async fn backlog(&self) -> Result<u64>;
 }

@@ -17,6 +17,10 @@ impl Changes for Faulty<dyn Changes> {
         Ok(Box::new(FaultyStream { inner, faults: self.faults.clone(), ended: false }))
     }
 
+    fn is_standing_by(&self) -> bool {
+        self.inner.is_standing_by()
+    }
+
     async fn backlog(&self) -> Result<u64> {
         self.faults.call("Changes::backlog", self.inner.backlog()).await
     }

@@ -137,6 +137,10 @@ impl Changes for FaultyChanges {
         }))
     }
 
+    fn is_standing_by(&self) -> bool {
+        self.changes.is_standing_by()
+    }
+
     async fn backlog(&self) -> Result<u64> {
         self.changes.backlog().await
     }

@@ -17,6 +17,10 @@ impl Changes for Faulty<dyn Changes> {
         Ok(Box::new(FaultyStream { inner, line: self.line.clone() }))
     }
 
+    fn is_standing_by(&self) -> bool {
+        self.inner.is_standing_by()
+    }
+
     async fn backlog(&self) -> Result<u64> {
         self.line.call("backlog of changes", self.inner.backlog()).await
     }
