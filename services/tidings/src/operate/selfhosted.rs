@@ -88,7 +88,7 @@ pub(super) async fn publish_again(
 }
 
 /// Makes the slot anew where there is a gap. None where there is none: a recovery that was cut off after this is gone on
-/// with by running it again.
+/// with by running it again. A gap beside a cdc-watcher that still reads the slot is refused: it stays a gap.
 async fn mend(servers: &Servers) -> tidings_domain::Result<Option<Mended>> {
     let made = servers.store.recover_slot().await.map_err(at(POSTGRES))?;
     Ok(made.map(|made| Mended { slot: made.slot, was: made.was, begins_at: made.begins_at }))
