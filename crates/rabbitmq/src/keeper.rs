@@ -98,26 +98,29 @@ impl Keeper {
             true => self.topology.listed().await,
             false => BTreeSet::new(),
         };
-        let topics = self.topics(&used, &listed);
-        let queues: BTreeSet<_> = topics.iter().map(queue_of).chain(used.consumed.iter().copied()).collect();
-        let queues: BTreeSet<_> = queues.into_iter().flat_map(with_net).collect();
-        if queues.is_empty() {
-            return Ok(());
-        }
-        let (topics, queues): (Vec<_>, Vec<_>) = (topics.into_iter().collect(), queues.into_iter().collect());
-        let began = Instant::now();
-        let missing = match self.topology.attended() {
-            None => self.topology.look(&topics, &queues, &listed).await?,
+        let topics: Vec<_> = self.topics(&used, &listed).into_iter().collect();
+        let queues = topics.iter().map(queue_of).chain(used.consumed.iter().copied());
+        let queues: BTreeSet<_> = queues.flat_map(with_net).collect();
+        let (ours, queues) = match self.topology.attended() {
+            None => (topics.clone(), queues.into_iter().collect()),
             Some(attended) => {
-                let is_ours =
-                    |topic: &&BusTopic| matches!(topic, BusTopic::Messages(name) if !attended.contains(name));
+                // Of the others those that stand; what does not is nobody's any more.
+                let is_ours = |topic: &&BusTopic| {
+                    let is_attended = matches!(topic, BusTopic::Messages(name) if attended.contains(name));
+                    !is_attended && listed.contains(&self.topology.names.exchange(topic))
+                };
                 let ours: Vec<_> = topics.iter().filter(is_ours).cloned().collect();
-                let items = if ours.is_empty() { &[][..] } else { &[Queue::Items] };
-                self.topology.look(&ours, items, &listed).await?
+                let queues = if ours.is_empty() { Vec::new() } else { vec![Queue::Items] };
+                (ours, queues)
             }
         };
+        let began = Instant::now();
+        let missing = match queues.is_empty() {
+            true => Vec::new(),
+            false => self.topology.look(&ours, &queues, &listed).await?,
+        };
         if self.is_to_mend(&used, &missing) {
-            self.topology.stand(&topics, &queues).await?;
+            self.topology.stand(&ours, &queues).await?;
             self.topology.metrics.missing(missing.len());
             for thing in &missing {
                 tracing::error!(
@@ -129,7 +132,7 @@ impl Keeper {
             self.suspected.clear();
         } else {
             self.suspected = missing.into_iter().map(|thing| thing.name).collect();
-            if self.topology.is_blind() {
+            if !topics.is_empty() && self.topology.is_blind() {
                 self.topology.bind_blindly(&topics).await?;
             }
         }
@@ -154,8 +157,9 @@ impl Keeper {
             topics.insert(BusTopic::Notifications);
         }
         if used.consumed.contains(&Queue::Items) {
-            let exchanges = used.exchanges.iter().chain(listed);
-            let named = exchanges.filter_map(|exchange| self.topology.names.topic_of(exchange));
+            // Of those that are listed none is missed that somebody has deleted.
+            let exchanges = if listed.is_empty() { &used.exchanges } else { listed };
+            let named = exchanges.iter().filter_map(|exchange| self.topology.names.topic_of(exchange));
             topics.extend(named.chain(self.topology.asked_topics()).map(BusTopic::Messages));
         }
         topics

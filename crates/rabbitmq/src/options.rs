@@ -9,11 +9,13 @@ use tidings_domain::ports::Entropy;
 #[derive(Clone)]
 pub struct Options {
     /// `amqp://user:password@host:5672/vhost` or `amqps://`. A `heartbeat` in the query is kept; without one it is 10 s.
+    /// So is a `frame_max`, which bounds the headers of a message; without one it is 131,072 bytes.
     pub url: String,
     /// Certificates (PEM) to trust instead of the system's, for `amqps://`.
     pub ca_file: Option<PathBuf>,
     /// The broker's management API, `http://user:password@host:15672`: the only way to learn that a binding of ours is
-    /// missing while another party's stands. Without it bindings are declared blindly every few seconds.
+    /// missing while another party's stands. Without it, bindings of what this process publishes to and consumes are declared
+    /// blindly every few seconds.
     pub management_url: Option<String>,
     /// What prefixes every name.
     pub namespace: String,

@@ -200,7 +200,9 @@ impl RabbitTopology {
     async fn queue(&self, channel: &Channel, queue: Queue, passive: bool) -> Result<u32> {
         let name = self.names.queue(queue);
         let options = QueueDeclareOptions { passive, ..QueueDeclareOptions::durable() };
-        let declaring = channel.queue_declare(short(&name), options, self.names.arguments(queue));
+        // The broker compares none where it is only asked.
+        let arguments = if passive { FieldTable::default() } else { self.names.arguments(queue) };
+        let declaring = channel.queue_declare(short(&name), options, arguments);
         let declared = step(&format!("declare the queue {name}"), declaring).await?;
         Ok(declared.message_count())
     }
