@@ -40,7 +40,6 @@ mod names;
 mod options;
 mod publisher;
 mod rabbitmq;
-mod renewal;
 mod standing;
 mod topology;
 mod usage;
