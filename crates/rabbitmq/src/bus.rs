@@ -2,32 +2,22 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use lapin::{
-    options::{BasicConsumeOptions, BasicQosOptions},
-    types::{FieldTable, ShortString},
-};
-use tidings_domain::{
-    Error, Result,
-    ports::{Bus, BusCapabilities, BusTopic, Consumer, Queue},
-    wire::Envelope,
-};
-use tokio::time::{Instant, timeout};
-
 use crate::{
-    consumer::RabbitConsumer,
-    failure,
-    link::{CHANNEL_TIMEOUT, Link},
+    link::Link,
     message::MAX_PUBLISH_BYTES,
     metrics::Metrics,
-    names::{Names, short},
+    names::Names,
     publisher::{MAX_WINDOW, Publisher},
+    renewal::{Opening, RenewedConsumer},
     topology::RabbitTopology,
     usage::Usage,
 };
-
-/// The most that a quorum queue hands out to one consumer ahead of its acknowledgements.
-const MAX_PREFETCH: u16 = 2000;
+use async_trait::async_trait;
+use tidings_domain::{
+    Result,
+    ports::{Bus, BusCapabilities, BusTopic, Consumer, Queue},
+    wire::Envelope,
+};
 
 /// The port.
 pub(crate) struct RabbitBus {
@@ -48,34 +38,19 @@ impl Bus for RabbitBus {
     }
 
     async fn consume(&self, queue: Queue, prefetch: usize) -> Result<Box<dyn Consumer>> {
-        let name = self.names.queue(queue);
         // The queue may have been deleted, which is one way for a consumer to end.
         self.topology.restore(queue).await?;
         let link = if queue.safety_net().is_some() { &self.consuming } else { &self.nets };
-        let live = link.live(Instant::now() + CHANNEL_TIMEOUT).await?;
-        let channel = live.channel().await?;
-        let cautious = link.cautious_until();
-        let prefetch = if cautious.is_some() { 1 } else { prefetch };
-        let prefetch =
-            u16::try_from(prefetch.max(1)).map_or(MAX_PREFETCH, |prefetch| prefetch.min(MAX_PREFETCH));
-        let opening = async {
-            // Before the consumer, which would else be handed everything.
-            channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
-            let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
-            channel.basic_consume(short(&name), ShortString::default(), options, FieldTable::default()).await
+        let opening = Opening {
+            link: Arc::clone(link),
+            queue,
+            prefetch,
+            names: Arc::clone(&self.names),
+            metrics: self.metrics.clone(),
+            usage: Arc::clone(&self.usage),
         };
-        match timeout(CHANNEL_TIMEOUT, opening).await {
-            Ok(Ok(stream)) => {
-                self.usage.consumed(queue);
-                let parts = (Arc::clone(&self.names), self.metrics.clone(), Arc::clone(&self.usage));
-                Ok(Box::new(RabbitConsumer::new(channel, stream, parts, cautious)))
-            }
-            Ok(Err(error)) if failure::is_not_found(&error) => Err(Error::misconfigured(format!(
-                "consume {name}: the queue does not stand: run `tidings provision`, or make it where topology = verify"
-            ))),
-            Ok(Err(error)) => Err(failure::failed(&format!("consume {name}"), error)),
-            Err(_) => Err(Error::unavailable(format!("consume {name}: the broker does not answer"))),
-        }
+        let consumer = opening.open().await?;
+        Ok(Box::new(RenewedConsumer::new(opening, consumer)))
     }
 
     fn capabilities(&self) -> BusCapabilities {

@@ -91,6 +91,19 @@ impl RabbitConsumer {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether no message is handed out that was not settled.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        self.held().tags.is_empty()
+    }
+
+    /// Ends its channel.
+    pub(crate) async fn close(&self) {
+        let closing = self.channel.close(200, "renewed".into());
+        if !matches!(timeout(TIMEOUT, closing).await, Ok(Ok(()))) {
+            tracing::debug!(queue = self.queue, "a channel could not be closed: it ends with its connection");
+        }
+    }
+
     fn received(&self, delivery: lapin::message::Delivery) -> Received {
         let tag = delivery.delivery_tag;
         {

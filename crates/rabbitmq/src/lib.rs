@@ -40,6 +40,7 @@ mod names;
 mod options;
 mod publisher;
 mod rabbitmq;
+mod renewal;
 mod standing;
 mod topology;
 mod usage;

@@ -100,3 +100,37 @@ async fn queues_that_are_deleted_while_empty_are_made_again() {
     .await;
     all_ready(&stack).await;
 }
+
+#[tokio::test]
+async fn queues_that_are_deleted_and_made_again_at_once_are_consumed() {
+    let stack = Stack::start().await;
+    stack.subscribe_confirmed(&["reader@example.com"]).await;
+    let load = Load::on(&stack);
+    let rabbitmq = &stack.servers.rabbitmq;
+    for _ in 0..2 {
+        load.until_accepted_more(10).await;
+        load.pause().await;
+        load.ledger().settled(&stack).await;
+        for (exchange, queue) in [("topic-messages", "items"), ("notifications", "mail")] {
+            let (exchange, queue) = (stack.name(exchange), stack.name(queue));
+            let arguments = arguments(&stack, &queue).await;
+            rabbitmq.delete_queue(&stack.amqp, &queue).await;
+            // Somebody else is faster than whoever consumed it: the broker may then tell nobody of the end.
+            rabbitmq.declare_queue(&stack.amqp, &queue, &arguments).await;
+            rabbitmq.bind(&stack.amqp, &exchange, &queue).await;
+        }
+        load.resume();
+    }
+    let figures = load.end().await.balances(&stack, 1).await;
+    assert_eq!(figures.dead_letters, Vec::<Value>::new());
+    assert_eq!((figures.doubled, figures.unknowns, figures.most_attempts), (0, 0, 1), "{figures:?}");
+}
+
+/// What a queue was declared with.
+async fn arguments(stack: &Stack, queue: &str) -> String {
+    let vhost = stack.amqp.rsplit('/').next().unwrap();
+    let url =
+        format!("{}/api/queues/{vhost}/{queue}?columns=arguments", stack.servers.rabbitmq.management_url());
+    let told: Value = stack.client.get(url).send().await.unwrap().json().await.unwrap();
+    told["arguments"].to_string()
+}

@@ -10,7 +10,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::super::stack::Stack;
-use crate::harness::PATIENCE;
+
+/// How long nothing may move: longer than a lease of 50 s, which whatever a lost answer has leased waits for.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How often the store is looked at.
 const LOOK: Duration = Duration::from_millis(300);
