@@ -1,6 +1,6 @@
 //! From what the server sends to what is handed out. No I/O: events go in, changes and marks for the ledger come out.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use bytes::Bytes;
 use tidings_domain::{
@@ -72,15 +72,16 @@ pub(crate) struct Reader {
     done: Lsn,
     done_within: Option<Within>,
     transaction: Option<Transaction>,
+    /// What the ids of the transaction's changes begin with, and where in it their sequence numbers do. It is written anew
+    /// for each transaction: most have one change.
+    id: String,
+    sequence: usize,
     offset: u64,
 }
 
 struct Transaction {
     commit: Lsn,
     xid: u32,
-    /// What each of its changes' ids begins with, and their sequence numbers.
-    id: String,
-    sequence: String,
     /// Changes of our table so far, and how many of them are not handed out.
     ordinal: u64,
     skip: u64,
@@ -97,6 +98,8 @@ impl Reader {
             done: progress.confirmed,
             done_within: progress.within,
             transaction: None,
+            id: String::new(),
+            sequence: 0,
             offset: 0,
         }
     }
@@ -149,7 +152,6 @@ impl Reader {
         if self.transaction.is_some() {
             return Err(Failure::protocol("a transaction begins inside of another"));
         }
-        let Source { system_id, .. } = &self.source;
         let timeline = self.source.timeline_of(commit);
         let within = self.done_within.filter(|within| within.commit == commit && within.xid == xid);
         // A commit that stands before the confirmed end of another is behind it, as the server itself has it.
@@ -157,14 +159,12 @@ impl Reader {
             true => u64::MAX,
             false => within.map_or(0, |within| within.ordinal),
         };
-        self.transaction = Some(Transaction {
-            commit,
-            xid,
-            id: format!("{system_id}:{timeline}:{commit}:"),
-            sequence: format!("{commit}:"),
-            ordinal: 0,
-            skip,
-        });
+        self.transaction = Some(Transaction { commit, xid, ordinal: 0, skip });
+        let as_text = "a String takes every text";
+        self.id.clear();
+        write!(self.id, "{}:{timeline}:", self.source.system_id).expect(as_text);
+        self.sequence = self.id.len();
+        write!(self.id, "{commit}:").expect(as_text);
         Ok(())
     }
 
@@ -206,7 +206,7 @@ impl Reader {
         if ordinal <= transaction.skip {
             return Ok(());
         }
-        let Some(layout) = &self.layout else {
+        let Some(layout) = &mut self.layout else {
             return Err(Failure::protocol("a row of a table that was not described"));
         };
         let mut stored_at = None;
@@ -215,8 +215,8 @@ impl Reader {
                 stored_at = Some(item.stored_at);
                 batch.bytes += size_bytes;
                 Ok(Change {
-                    event_id: numbered(&transaction.id, ordinal),
-                    sequence_number: numbered(&transaction.sequence, ordinal),
+                    event_id: numbered(&self.id, ordinal),
+                    sequence_number: numbered(&self.id[self.sequence..], ordinal),
                     item,
                     size_bytes,
                     captured_at: now,
@@ -225,7 +225,7 @@ impl Reader {
             Err(unreadable) => {
                 batch.bytes += unreadable.bytes.len() as u64;
                 Err(UnreadableChange {
-                    detail: format!("{} (change {}{ordinal})", unreadable.detail, transaction.id),
+                    detail: format!("{} (change {}{ordinal})", unreadable.detail, self.id),
                     ..*unreadable
                 })
             }
@@ -246,7 +246,6 @@ impl Reader {
 
 /// `prefix` and a number, in one allocation.
 fn numbered(prefix: &str, number: u64) -> String {
-    use std::fmt::Write as _;
     let mut text = String::with_capacity(prefix.len() + 8);
     text.push_str(prefix);
     write!(text, "{number}").expect("a String takes every text");

@@ -54,6 +54,8 @@ pub(crate) struct Layout {
     names: Vec<String>,
     /// Which of an item's columns each is.
     meaning: Vec<Option<usize>>,
+    /// The last row's: the next one is mostly of the same.
+    topic: Option<TopicName>,
 }
 
 impl Layout {
@@ -62,11 +64,11 @@ impl Layout {
         let names: Vec<_> =
             relation.columns.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         let meaning = names.iter().map(|name| NAMES.iter().position(|known| known == name)).collect();
-        Self { names, meaning }
+        Self { names, meaning, topic: None }
     }
 
     /// The item that `row` is, and its size in bytes.
-    pub(crate) fn read(&self, row: Tuple<'_>) -> Result<(Item, u64), Box<UnreadableChange>> {
+    pub(crate) fn read(&mut self, row: Tuple<'_>) -> Result<(Item, u64), Box<UnreadableChange>> {
         let mut values = [Value::Unchanged; NAMES.len()];
         let mut size = 0;
         for (value, meaning) in row.values().zip(&self.meaning) {
@@ -77,9 +79,14 @@ impl Layout {
                 values[*column] = value;
             }
         }
-        let columns = Columns(values);
+        let columns = Columns { values, last_topic: self.topic.as_ref() };
         match columns.item() {
-            Ok(item) => Ok((item, size)),
+            Ok(item) => {
+                if self.topic.as_ref() != Some(&item.message.topic) {
+                    self.topic = Some(item.message.topic.clone());
+                }
+                Ok((item, size))
+            }
             Err(detail) => Err(Box::new(UnreadableChange {
                 message_id: columns.id().ok(),
                 topic: columns.topic().ok(),
@@ -126,11 +133,14 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Values by what they mean; one that is not there is as if it had not been sent.
-struct Columns<'a>([Value<'a>; NAMES.len()]);
+struct Columns<'a> {
+    values: [Value<'a>; NAMES.len()],
+    last_topic: Option<&'a TopicName>,
+}
 
 impl<'a> Columns<'a> {
     fn bytes(&self, column: usize) -> Result<Option<&'a [u8]>, String> {
-        match self.0[column] {
+        match self.values[column] {
             Value::Text(bytes) => Ok(Some(bytes)),
             Value::Null => Ok(None),
             Value::Unchanged => Err(format!("{} is absent", NAMES[column])),
@@ -149,7 +159,7 @@ impl<'a> Columns<'a> {
 
     /// A column that may be missing altogether.
     fn optional(&self, column: usize) -> Result<Option<&'a str>, String> {
-        match self.0[column] {
+        match self.values[column] {
             Value::Unchanged => Ok(None),
             _ => self.text(column),
         }
@@ -160,7 +170,11 @@ impl<'a> Columns<'a> {
     }
 
     fn topic(&self) -> Result<TopicName, String> {
-        TopicName::parse(self.needed(TOPIC)?).map_err(|error| format!("topic: {error}"))
+        let name = self.needed(TOPIC)?;
+        if let Some(last) = self.last_topic.filter(|last| last.as_str() == name) {
+            return Ok(last.clone());
+        }
+        TopicName::parse(name).map_err(|error| format!("topic: {error}"))
     }
 
     fn time(&self, column: usize) -> Result<Timestamp, String> {

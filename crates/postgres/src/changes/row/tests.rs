@@ -150,3 +150,20 @@ fn bytes_are_kept_as_hex_and_cut_where_they_are_endless() {
     let row: Json = serde_json::from_slice(&unreadable.bytes).unwrap();
     assert_eq!(row["message"].as_str().unwrap().len(), LONGEST_KEPT);
 }
+
+#[test]
+fn each_row_has_its_own_topic_whatever_the_last_one_had() {
+    let relation = relation(&NAMES);
+    let Wire::Relation(relation) = pgoutput::parse(&relation).unwrap() else { panic!() };
+    let mut layout = Layout::of(&relation);
+    for topic in ["messages", "messages", "orders", "", "orders", "messages"] {
+        let mut values = GOOD;
+        values[1] = Value::Text(topic.as_bytes());
+        let insert = insert(&values);
+        let Wire::Insert { row, .. } = pgoutput::parse(&insert).unwrap() else { panic!() };
+        match layout.read(row) {
+            Ok((item, _)) => assert_eq!(item.message.topic.as_str(), topic),
+            Err(row) => assert_eq!((topic, row.topic), ("", None)),
+        }
+    }
+}
