@@ -27,8 +27,8 @@ use crate::{
 /// The waits between tries while a server does not answer.
 const TRIES: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(2) };
 
-/// How long letting go of the servers may take.
-const CLOSE: Duration = Duration::from_secs(5);
+/// How long letting go of the servers may take beyond the time that the broker has for confirming what was published.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// The servers, as people know them.
 const POSTGRES: &str = "Postgres";
@@ -59,7 +59,7 @@ pub(super) async fn provision(
             outcome => break outcome,
         }
     };
-    close(servers).await;
+    close(settings, servers).await;
     outcome.map_err(|error| failure(&error))
 }
 
@@ -83,7 +83,7 @@ pub(super) async fn publish_again(
         again::publish(places, again, mended, telemetry).await
     };
     let done = done.await;
-    close(servers).await;
+    close(settings, servers).await;
     done
 }
 
@@ -95,8 +95,9 @@ async fn mend(servers: &Servers) -> tidings_domain::Result<Option<Mended>> {
 }
 
 /// Lets go; what is not said to a server in time it finds out by itself.
-async fn close(servers: Servers) {
-    if tokio::time::timeout(CLOSE, servers.close()).await.is_err() {
+async fn close(settings: &Settings, servers: Servers) {
+    let confirm = settings.selfhosted.as_ref().map_or(Duration::ZERO, |servers| servers.amqp.confirm_timeout);
+    if tokio::time::timeout(confirm + CLOSE, servers.close()).await.is_err() {
         tracing::debug!("the connections could not be ended in time");
     }
 }
