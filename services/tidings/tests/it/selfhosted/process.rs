@@ -195,9 +195,19 @@ impl Process {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
-    /// What it printed for people at its last start.
-    pub(crate) fn banner(&self) -> String {
-        std::fs::read_to_string(self.banner_file()).unwrap_or_default()
+    /// What it printed for people at its last start: waits for it.
+    pub(crate) async fn banner(&self) -> String {
+        let printed = async {
+            loop {
+                let text = std::fs::read_to_string(self.banner_file()).unwrap_or_default();
+                if text.ends_with('\n') {
+                    return text;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let printed = timeout(PATIENCE, printed).await;
+        printed.unwrap_or_else(|_| panic!("{} tells people nothing:\n{}", self.name, self.log()))
     }
 
     /// What its ready file tells now.

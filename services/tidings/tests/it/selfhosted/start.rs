@@ -53,7 +53,7 @@ async fn processes_start_in_any_order_before_their_servers_and_before_provisioni
     stack.provision().await;
     for role in ROLES {
         stack.process(role).until_ready().await;
-        assert!(stack.process(role).banner().contains("profile selfhosted"));
+        assert!(stack.process(role).banner().await.contains("profile selfhosted"));
     }
     stack.subscribe_confirmed(&["reader@example.com"]).await;
     let id = stack.publish("now it goes").await;
