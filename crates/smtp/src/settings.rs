@@ -102,7 +102,7 @@ pub struct SmtpSettings {
 impl SmtpSettings {
     /// Connections at once when nothing else is said: well below the 50 that Postfix grants a client
     /// (`smtpd_client_connection_count_limit`), and enough that the records of mails under way share commits.
-    pub const DEFAULT_MAX_CONNECTIONS: usize = 20;
+    pub const DEFAULT_MAX_CONNECTIONS: usize = 32;
 
     /// Reads `smtp://[user:password@]host[:port][?tls=none|starttls]` (port 25, with a login 587) or
     /// `smtps://[user:password@]host[:port]` (port 465). `smtp://` demands STARTTLS unless the host is loopback or

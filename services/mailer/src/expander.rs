@@ -1,7 +1,7 @@
 //! The expander: writes a delivery for each recipient of a notification, page by page, and is done with it when every
 //! row exists.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -38,6 +38,9 @@ use crate::{
 
 /// Pages of recipients that are read at once.
 const READS: usize = 8;
+
+/// How long planning waits for room in the outbox: no longer, so that a slow mail server holds up no notification.
+const ROOM: Duration = Duration::from_millis(250);
 
 /// How often a cursor may have moved under us before the notification is left to another try.
 const MOVES: u32 = 16;
@@ -213,6 +216,9 @@ impl Expander {
 
     /// Plans one page of each, claiming it where there is room, and hands what was claimed to the sender.
     async fn plan(&self, group: &mut [&mut Expansion], pages: &Pages) -> Result<()> {
+        let page =
+            |expansion: &&mut Expansion| pages.get(&expansion.next_page()).map_or(0, |page| page.len());
+        let mut room = self.outbox.room(group.iter().map(page).sum(), ROOM).await;
         let claim = claim(&self.owner, &*self.clock, &*self.entropy, self.settings.lease());
         let mut plans = Vec::with_capacity(group.len());
         let mut reserved = Vec::with_capacity(group.len());
@@ -221,7 +227,7 @@ impl Expander {
             let full = page.len() >= self.settings.page_size as usize;
             let to = page.last().filter(|_| full).map_or(Cursor::Finished, |last| Cursor::After(last.id));
             let rows = expansion.rows(&page, claim.at);
-            let places = self.places(expansion, rows.len()).await;
+            let places = self.places(expansion, rows.len(), &mut room).await;
             plans.push(Plan {
                 notification: expansion.notification.clone(),
                 from: expansion.cursor,
@@ -232,6 +238,7 @@ impl Expander {
             });
             reserved.push((places, page, to));
         }
+        drop(room);
         let rows: Vec<_> = plans.iter().map(|plan| plan.page.clone()).collect();
         let mut span = None;
         if self.telemetry.is_recording() {
@@ -273,8 +280,14 @@ impl Expander {
     }
 
     /// Room for `count` deliveries of one item at once, with the item's part of their mails ready.
-    async fn places(&self, expansion: &mut Expansion, count: usize) -> Option<Places> {
-        let places = self.outbox.reserve(count)?;
+    async fn places(
+        &self,
+        expansion: &mut Expansion,
+        count: usize,
+        room: &mut Option<Places>,
+    ) -> Option<Places> {
+        let waited_for = room.as_mut().filter(|_| count > 0).and_then(|room| room.take(count));
+        let places = waited_for.or_else(|| self.outbox.reserve(count))?;
         if expansion.prepared.is_none() {
             let item = expansion.item.as_ref()?;
             // Without the subject nothing is claimed; who claims later asks again.

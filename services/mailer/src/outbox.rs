@@ -24,10 +24,15 @@ impl Places {
         self.permits.num_permits()
     }
 
+    /// So many of them, where there are as many.
+    pub(crate) fn take(&mut self, count: usize) -> Option<Self> {
+        let permits = self.permits.split(count)?;
+        Some(Self { permits, freed: Arc::clone(&self.freed) })
+    }
+
     /// One of them for one delivery.
     pub(crate) fn take_one(&mut self) -> Option<Self> {
-        let permits = self.permits.split(1)?;
-        Some(Self { permits, freed: Arc::clone(&self.freed) })
+        self.take(1)
     }
 }
 
@@ -101,6 +106,18 @@ impl Outbox {
         }
         let count = u32::try_from(count).ok().filter(|count| *count > 0)?;
         Arc::clone(&self.places).try_acquire_many_owned(count).ok().map(|permits| self.of(permits))
+    }
+
+    /// Room for planning `count` deliveries, waited for up to `patience`: what is planned without a place is written once
+    /// more when it is claimed. None when it is not free by then, would be more than a half of all, or nothing is begun now.
+    pub(crate) async fn room(&self, count: usize, patience: Duration) -> Option<Places> {
+        if self.lock().gate != Gate::Open {
+            return None;
+        }
+        let count =
+            u32::try_from(count).ok().filter(|count| *count > 0 && *count as usize <= self.size / 2)?;
+        let many = Arc::clone(&self.places).acquire_many_owned(count);
+        tokio::time::timeout(patience, many).await.ok()?.ok().map(|permits| self.of(permits))
     }
 
     /// At least one place, waiting for it; up to `wanted` when they become free within `patience`.
