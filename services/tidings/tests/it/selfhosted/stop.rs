@@ -38,11 +38,13 @@ async fn each_stopped_under_load_leaves_nothing_behind_and_no_doubles() {
         assert_eq!(complaints.collect::<Vec<_>>(), Vec::<&str>::new(), "{role}");
     }
     let sessions = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'tidings%'";
-    assert_eq!(stack.psql(sessions).await, "0");
+    until("no session is left", async || stack.psql(sessions).await == "0").await;
     let vhost = stack.vhost();
-    let connections =
-        stack.servers.rabbitmq.ctl(&["list_connections", "--no-table-headers", "-q", "vhost"]).await;
-    assert!(!connections.lines().any(|line| line.trim() == vhost), "{connections}");
+    until("no connection is left", async || {
+        let columns = ["list_connections", "--no-table-headers", "-q", "vhost"];
+        !stack.servers.rabbitmq.ctl(&columns).await.lines().any(|line| line.trim() == vhost)
+    })
+    .await;
     // The broker counts what its queues hold every few seconds.
     until("its queues are empty", async || {
         let columns = ["list_queues", "-p", &vhost, "--no-table-headers", "-q", "name", "messages"];
