@@ -239,7 +239,7 @@ fn key(row: &SqliteRow) -> Result<DeliveryKey> {
 /// This port's statements.
 #[cfg(test)]
 pub(crate) const STATEMENTS: [&[&str]; 6] = [
-    &[LIST, COUNTS, NEXT_DUE, ROUNDS, PING],
+    &[LIST, COUNTS, NEXT_DUE, PING, ROUNDS],
     &claim::STATEMENTS,
     &plan::STATEMENTS,
     &sending::STATEMENTS,
