@@ -58,12 +58,22 @@ async fn a_memory_alarm_and_connections_closed_by_force_lose_nothing() {
     let load = Load::on(&stack);
     load.until_accepted_more(60).await;
     stack.servers.rabbitmq.raise_alarm().await;
-    // 503, not a wait for ever; and who publishes says why. The watcher may have nothing to publish by now, and a broker
-    // tells only those who try.
+    // 503, not a wait for ever; and who publishes says why. A broker tells only those who try: the watcher is given a row
+    // of its own, since all of the load may be through.
     load.until_refused_more(6).await;
-    stack.process("api").until_it_says("rabbitmq", "takes no publish").await;
+    stack.psql("insert into items (topic, message) values ('nobody', 'x')").await;
+    for role in ["api", "cdc-watcher"] {
+        stack.process(role).until_it_says("rabbitmq", "takes no publish").await;
+    }
     stack.servers.rabbitmq.clear_alarm().await;
     all_ready(&stack).await;
+    super::super::stack::until("the row of nobody's is through", async || {
+        stack.psql("select count(*) from notifications where finished and topic = 'nobody'").await == "1"
+    })
+    .await;
+    stack
+        .psql("delete from notifications where topic = 'nobody'; delete from items where topic = 'nobody'")
+        .await;
     for _ in 0..3 {
         load.until_accepted_more(40).await;
         stack.servers.rabbitmq.close_connections().await;
