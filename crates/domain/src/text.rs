@@ -56,6 +56,11 @@ fn check_characters(text: &str) -> Result<(), InvalidText> {
     if text.is_empty() {
         return Err(InvalidText::Empty);
     }
+    // Almost every text passes here, without a branch a byte; U+FFFE and U+FFFF begin with EF.
+    let odd = |byte: u8| (byte < b' ') & !matches!(byte, b'\t' | b'\r' | b'\n') | (byte == 0xef);
+    if !text.bytes().fold(false, |any, byte| any | odd(byte)) {
+        return Ok(());
+    }
     let bad = text.char_indices().find(|(_, c)| {
         (*c < ' ' && !matches!(c, '\t' | '\r' | '\n')) || matches!(c, '\u{fffe}' | '\u{ffff}')
     });

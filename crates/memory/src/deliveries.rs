@@ -340,6 +340,7 @@ impl Deliveries for Memory {
             .operate(Part::Store, |state, _| {
                 let mut counts = DeliveryCounts::default();
                 state.deliveries.values().for_each(|row| count(&mut counts, row.delivery.state));
+                counts.sent = 0;
                 Ok(counts)
             })
             .await

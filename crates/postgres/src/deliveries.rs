@@ -58,7 +58,7 @@ const LIST: &str = concat!(
     ORDER BY d.created_at DESC, d.subscription DESC, d.round DESC LIMIT $5"
 );
 
-/// What is open and what was given up is counted by its rows, of which there are few; the rest of all of them was sent.
+/// What is open and what was given up, of which there are few.
 const COUNTS: &str = "WITH open AS MATERIALIZED (
         SELECT state FROM deliveries WHERE waiting UNION ALL SELECT state FROM deliveries WHERE leased
     ), given_up AS MATERIALIZED (
@@ -67,8 +67,7 @@ const COUNTS: &str = "WITH open AS MATERIALIZED (
     SELECT (SELECT count(*) FROM open WHERE state = 'pending'),
         (SELECT count(*) FROM open WHERE state = 'sending'),
         (SELECT count(*) FROM given_up WHERE given_up = 'suppressed'),
-        (SELECT count(*) FROM given_up WHERE given_up = 'failed'),
-        (SELECT coalesce(sum(value), 0)::bigint FROM delivery_counters)";
+        (SELECT count(*) FROM given_up WHERE given_up = 'failed')";
 
 /// The oldest that nobody holds, and what is held: as much as mailers hold.
 const NEXT_DUE: &str = "SELECT least(
@@ -203,15 +202,13 @@ impl Deliveries for PostgresDeliveries {
         let row = self.shared.read_one("count deliveries", sqlx::query(COUNTS)).await?;
         let row = readable(row, "count")?;
         let count = |column| rows::count(&row, column, "count");
-        let mut counts = DeliveryCounts {
+        Ok(DeliveryCounts {
             pending: count(0)?,
             sending: count(1)?,
             suppressed: count(2)?,
             failed: count(3)?,
             sent: 0,
-        };
-        counts.sent = count(4)?.saturating_sub(counts.total());
-        Ok(counts)
+        })
     }
 
     async fn ping(&self) -> Result<()> {

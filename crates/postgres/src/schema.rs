@@ -12,12 +12,13 @@ use tidings_domain::{Error, Result};
 use crate::fault::{self, Call};
 
 /// Every migration: version, name, statements. A test compares this list with `migrations/postgres`.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "installation", include_str!("../../../migrations/postgres/0001_installation.sql")),
     (2, "items", include_str!("../../../migrations/postgres/0002_items.sql")),
     (3, "deliveries", include_str!("../../../migrations/postgres/0003_deliveries.sql")),
     (4, "dead_letters", include_str!("../../../migrations/postgres/0004_dead_letters.sql")),
     (5, "change_stream", include_str!("../../../migrations/postgres/0005_change_stream.sql")),
+    (6, "no_counters", include_str!("../../../migrations/postgres/0006_no_counters.sql")),
 ];
 
 /// How long provisioning waits for another one of the same installation.

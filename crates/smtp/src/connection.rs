@@ -28,7 +28,7 @@ use tokio_rustls::TlsConnector;
 use crate::{
     failure::{Failure, one_line},
     settings::{SmtpSettings, Tls},
-    stream::Replies,
+    stream::{Progress, Replies},
     upgrade,
 };
 
@@ -57,7 +57,7 @@ impl Connector {
         let deadlines = &self.settings.deadlines;
         let mut tcp = self.dial().await?;
         let peer = tcp.peer_addr().map_err(|error| Failure::lost(MailPhase::Connect, &error))?;
-        let smtp = match &self.tls {
+        let (smtp, progress) = match &self.tls {
             None => self.greet(Replies::new(tcp, peer, "")).await?,
             Some((connector, name)) => {
                 let starttls = self.settings.tls == Tls::StartTls;
@@ -73,7 +73,7 @@ impl Connector {
                 self.greet(Replies::new(tls, peer, first)).await?
             }
         };
-        let mut connection = Connection { smtp, mails: 0 };
+        let mut connection = Connection { smtp, progress, out_of_step: false, mails: 0 };
         if let Some(login) = &self.settings.login {
             let credentials = Credentials::new(login.user.clone(), login.password.clone());
             let auth = connection.smtp.auth(&[Mechanism::Plain, Mechanism::Login], &credentials);
@@ -95,7 +95,7 @@ impl Connector {
     }
 
     /// Reads the greeting and says EHLO, each under its own deadline though lettre does both in one call.
-    async fn greet<S>(&self, stream: Replies<S>) -> Result<AsyncSmtpConnection, Failure>
+    async fn greet<S>(&self, stream: Replies<S>) -> Result<(AsyncSmtpConnection, Arc<Progress>), Failure>
     where
         S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
     {
@@ -110,7 +110,9 @@ impl Connector {
                 biased;
                 connected = &mut connecting => {
                     let phase = if progress.has_spoken() { MailPhase::Ehlo } else { MailPhase::Greeting };
-                    return connected.map_err(|error| Failure::of(phase, &error));
+                    let smtp = connected.map_err(|error| Failure::of(phase, &error))?;
+                    drop(connecting);
+                    return Ok((smtp, progress));
                 }
                 () = progress.spoke(), if !greeted => {
                     greeted = true;
@@ -160,12 +162,15 @@ async fn within<T>(
 /// An open connection between commands. After a failure that leaves it out of step it is dropped.
 pub(crate) struct Connection {
     smtp: AsyncSmtpConnection,
+    progress: Arc<Progress>,
+    /// Whether a reply may still come that nobody reads.
+    out_of_step: bool,
     /// Mails that it has carried.
     pub(crate) mails: u32,
 }
 
 impl Connection {
-    /// MAIL FROM and RCPT TO.
+    /// MAIL FROM and RCPT TO, together where the server takes commands together (RFC 2920).
     pub(crate) async fn begin(
         &mut self,
         envelope: &MailEnvelope,
@@ -173,9 +178,20 @@ impl Connection {
     ) -> Result<(), Failure> {
         let deadlines = &settings.deadlines;
         let mail = format!("MAIL FROM:<{}>\r\n", envelope.from.as_str());
-        self.command(MailPhase::MailFrom, deadlines.mail, mail).await?;
         let rcpt = format!("RCPT TO:<{}>\r\n", envelope.to.as_str());
-        self.command(MailPhase::RcptTo, deadlines.rcpt, rcpt).await
+        if !self.progress.takes_commands_together() {
+            self.command(MailPhase::MailFrom, deadlines.mail, mail).await?;
+            return self.command(MailPhase::RcptTo, deadlines.rcpt, rcpt).await;
+        }
+        let sender = self.command(MailPhase::MailFrom, deadlines.mail, mail + &rcpt).await;
+        if sender.as_ref().is_err_and(|failure| !failure.leaves_the_session_usable()) {
+            return sender;
+        }
+        // Each command has its reply, also behind a sender that was refused.
+        let reply = within(MailPhase::RcptTo, deadlines.rcpt, self.smtp.read_response()).await;
+        self.out_of_step = reply.as_ref().is_err_and(|failure| failure.code == 0);
+        sender?;
+        positive(MailPhase::RcptTo, &reply?)
     }
 
     /// DATA and the mail.
@@ -205,6 +221,9 @@ impl Connection {
 
     /// Back to where MAIL FROM may come.
     pub(crate) async fn reset(&mut self, settings: &SmtpSettings) -> Result<(), Failure> {
+        if self.out_of_step {
+            return Err(Failure::misplaced(MailPhase::MailFrom, 0));
+        }
         self.command(MailPhase::MailFrom, settings.deadlines.mail, "RSET\r\n".to_owned()).await
     }
 
@@ -220,10 +239,15 @@ impl Connection {
 
     async fn command(&mut self, phase: MailPhase, deadline: Duration, line: String) -> Result<(), Failure> {
         let reply = within(phase, deadline, self.smtp.command(line)).await?;
-        match code(&reply) {
-            200..300 => Ok(()),
-            code => Err(Failure::misplaced(phase, code)),
-        }
+        positive(phase, &reply)
+    }
+}
+
+/// A reply that says yes, and asks for nothing.
+fn positive(phase: MailPhase, reply: &Response) -> Result<(), Failure> {
+    match code(reply) {
+        200..300 => Ok(()),
+        code => Err(Failure::misplaced(phase, code)),
     }
 }
 

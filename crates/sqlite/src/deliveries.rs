@@ -56,8 +56,7 @@ const COUNTS: &str = "SELECT
         (SELECT count(*) FROM deliveries WHERE wake_at IS NOT NULL AND state = 'pending'),
         (SELECT count(*) FROM deliveries WHERE wake_at IS NOT NULL AND state = 'sending'),
         (SELECT count(*) FROM deliveries WHERE state = 'suppressed' AND state IN ('suppressed', 'failed')),
-        (SELECT count(*) FROM deliveries WHERE state = 'failed' AND state IN ('suppressed', 'failed')),
-        (SELECT value FROM counters WHERE name = 'deliveries')";
+        (SELECT count(*) FROM deliveries WHERE state = 'failed' AND state IN ('suppressed', 'failed'))";
 
 const NEXT_DUE: &str = "SELECT min(wake_at) FROM deliveries WHERE wake_at IS NOT NULL";
 
@@ -177,15 +176,13 @@ impl Deliveries for SqliteDeliveries {
         let read = sqlx::query(COUNTS).fetch_one(&self.0.readers).await;
         let row = self.0.read(read, "count deliveries")?;
         let count = |column| rows::number::<u64>(&row, column, "count");
-        let mut counts = DeliveryCounts {
+        Ok(DeliveryCounts {
             pending: count(0)?,
             sending: count(1)?,
             suppressed: count(2)?,
             failed: count(3)?,
             sent: 0,
-        };
-        counts.sent = count(4)?.saturating_sub(counts.total());
-        Ok(counts)
+        })
     }
 
     async fn ping(&self) -> Result<()> {

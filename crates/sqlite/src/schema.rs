@@ -9,12 +9,13 @@ use sqlx::{
 use tidings_domain::{Error, Result};
 
 /// Every migration: version, name, statements. A test compares this list with `migrations/sqlite`.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "installation", include_str!("../../../migrations/sqlite/0001_installation.sql")),
     (2, "items", include_str!("../../../migrations/sqlite/0002_items.sql")),
     (3, "deliveries", include_str!("../../../migrations/sqlite/0003_deliveries.sql")),
     (4, "dead_letters", include_str!("../../../migrations/sqlite/0004_dead_letters.sql")),
     (5, "mails", include_str!("../../../migrations/sqlite/0005_mails.sql")),
+    (6, "no_counters", include_str!("../../../migrations/sqlite/0006_no_counters.sql")),
 ];
 
 fn migrations() -> Vec<Migration> {

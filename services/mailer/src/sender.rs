@@ -26,6 +26,11 @@ use crate::{
     settings::Settings,
 };
 
+/// How often a group looks for company under load, a millisecond apart. What is about to be sent holds a connection, what
+/// was sent holds nothing but its place.
+const SENDING_LOOKS: u32 = 1;
+const SETTLING_LOOKS: u32 = 8;
+
 /// What the sender lives with from restart to restart.
 pub(crate) struct Sender {
     pub(crate) mail: Arc<dyn Mail>,
@@ -97,13 +102,13 @@ impl Sender {
         let most = self.outbox.size();
         let (deliveries, clock, lease) =
             (Arc::clone(&self.deliveries), Arc::clone(&self.clock), self.settings.lease());
-        let (sending, run) = gather(most, move |held: Vec<_>| {
+        let (sending, run) = gather(most, SENDING_LOOKS, move |held: Vec<_>| {
             let (deliveries, until) = (Arc::clone(&deliveries), clock.now().plus(lease));
             async move { deliveries.sending(&held, until).await }
         });
         helpers.spawn(run);
         let (deliveries, clock) = (Arc::clone(&self.deliveries), Arc::clone(&self.clock));
-        let (settling, run) = gather(most, move |outcomes: Vec<(_, _, Outcome)>| {
+        let (settling, run) = gather(most, SETTLING_LOOKS, move |outcomes: Vec<(_, _, Outcome)>| {
             let (deliveries, at) = (Arc::clone(&deliveries), clock.now());
             async move { deliveries.settle(outcomes, at).await }
         });

@@ -97,6 +97,8 @@ pub struct Options {
     pub acceptor: Option<TlsAcceptor>,
     /// The user and password that AUTH takes; without it AUTH is not offered.
     pub login: Option<(String, String)>,
+    /// Whether it says that it takes commands together (RFC 2920).
+    pub pipelining: bool,
 }
 
 /// The server. It ends, with every connection, when it is dropped.

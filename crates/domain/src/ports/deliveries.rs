@@ -63,7 +63,8 @@ pub trait Deliveries: Send + Sync {
     /// The deliveries about an item (or a subscription's confirmations), newest first.
     async fn list(&self, about: Uuid, page: &PageRequest) -> Result<Page<Delivery>>;
 
-    /// All deliveries by state, for readiness and metrics.
+    /// Deliveries that are open or were given up, by state, for readiness and metrics. Those that were sent are left out
+    /// (`sent` is 0): a store would have to read them all, or keep a count in every write.
     async fn counts(&self) -> Result<DeliveryCounts>;
 
     /// Reads one row, as a probe.

@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 use super::entry::Entry;
 
+/// A batch of so many says that there will be more: the next one waits for company also where nothing is under way.
+const DENSE: usize = 8;
+
 /// Messages that wait, and the leases of all that is in hand.
 #[derive(Default)]
 pub(super) struct Holding {
@@ -20,6 +23,8 @@ pub(super) struct Holding {
     /// To be tried again later.
     later: BTreeMap<(Instant, u64), Entry>,
     counter: u64,
+    /// How many the last batch had.
+    last_batch: usize,
     /// Of everything in hand, waiting or under way, with the bytes of its body.
     leases: BTreeMap<Lease, usize>,
     bytes: usize,
@@ -103,8 +108,8 @@ impl Holding {
         self.again.pop_front()
     }
 
-    /// The next batch of at most `max`, or when it is ripe. It is ripe when it is full, when nothing else is under way
-    /// (`idle`), or when its first has waited for `linger`.
+    /// The next batch of at most `max`, or when it is ripe. It is ripe when it is full, when its first has waited for
+    /// `linger`, or when nothing else is under way (`idle`) and the batch before it was small.
     pub(super) fn next_batch(
         &mut self,
         max: usize,
@@ -114,10 +119,12 @@ impl Holding {
     ) -> Result<Vec<Entry>, Option<Instant>> {
         let Some(first) = self.fresh.front() else { return Err(None) };
         let ripe_at = first.state.since + linger;
-        if self.fresh.len() < max && !idle && now < ripe_at {
+        let at_once = idle && self.last_batch < DENSE;
+        if self.fresh.len() < max && !at_once && now < ripe_at {
             return Err(Some(ripe_at));
         }
-        Ok(self.fresh.drain(..self.fresh.len().min(max)).collect())
+        self.last_batch = self.fresh.len().min(max);
+        Ok(self.fresh.drain(..self.last_batch).collect())
     }
 }
 
@@ -151,6 +158,18 @@ mod tests {
         );
         assert_eq!(holding(1, now).next_batch(4, false, LINGER, now + LINGER).map(|b| b.len()), Ok(1));
         assert_eq!(holding(0, now).next_batch(4, true, LINGER, now).map(|b| b.len()), Err(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_dense_batch_the_next_one_waits_for_company() {
+        let now = Instant::now();
+        let mut holding = holding(DENSE as u64, now);
+        assert_eq!(holding.next_batch(99, true, LINGER, now).map(|b| b.len()), Ok(DENSE));
+        holding.take(entry(100, now));
+        assert_eq!(holding.next_batch(99, true, LINGER, now).map(|b| b.len()), Err(Some(now + LINGER)));
+        assert_eq!(holding.next_batch(99, true, LINGER, now + LINGER).map(|b| b.len()), Ok(1));
+        holding.take(entry(101, now));
+        assert_eq!(holding.next_batch(99, true, LINGER, now).map(|b| b.len()), Ok(1), "the rush is over");
     }
 
     #[tokio::test(start_paused = true)]

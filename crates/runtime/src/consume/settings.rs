@@ -12,8 +12,8 @@ pub struct ConsumeSettings {
     pub batch: usize,
     /// Handler calls under way at once.
     pub concurrency: usize,
-    /// How long a message may wait for its batch to fill while other calls are under way. With none under way it is
-    /// handled at once.
+    /// How long a message may wait for its batch to fill while other calls are under way, or after a batch that tells of
+    /// more to come. Else it is handled at once.
     pub linger: Duration,
     /// Failed attempts of one message before it is a dead letter, at least 1.
     pub attempts: u32,
@@ -29,7 +29,7 @@ impl Default for ConsumeSettings {
             prefetch: 1024,
             batch: 128,
             concurrency: 4,
-            linger: Duration::from_millis(2),
+            linger: Duration::from_millis(10),
             attempts: 5,
             backoff: Backoff { first: Duration::from_millis(200), most: Duration::from_secs(5) },
             probe: Backoff { first: Duration::from_millis(250), most: Duration::from_secs(10) },

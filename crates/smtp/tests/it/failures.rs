@@ -1,7 +1,7 @@
 use std::{future::Future, time::Duration};
 
 use tidings_domain::ports::{Dependency, DependencyState, Mail, MailErrorClass, MailPhase};
-use tidings_servers::smtp::{Act, Rule, SmtpServer, Step};
+use tidings_servers::smtp::{Act, Options, Rule, SmtpServer, Step};
 use tidings_smtp::SmtpSettings;
 
 use super::{envelope, impatient, mail, send, settings};
@@ -9,9 +9,22 @@ use super::{envelope, impatient, mail, send, settings};
 const MESSAGE: &str = "Subject: x\r\n\r\nx\r\n";
 
 /// One mail with `act` at `step`, then one without: the first's (phase, class, code) as given, the second taken, and
-/// no mail taken but as `taken` says.
+/// no mail taken but as `taken` says; the same whether or not the server takes commands together.
 async fn fails(step: Step, act: Act, phase: MailPhase, class: MailErrorClass, code: u16) {
-    let server = SmtpServer::start().await;
+    for pipelining in [false, true] {
+        fails_at(pipelining, step, act.clone(), phase, class, code).await;
+    }
+}
+
+async fn fails_at(
+    pipelining: bool,
+    step: Step,
+    act: Act,
+    phase: MailPhase,
+    class: MailErrorClass,
+    code: u16,
+) {
+    let server = SmtpServer::start_with(Options { pipelining, ..Options::default() }).await;
     server.once(step, act.clone());
     let settings = if matches!(act, Act::Hang) { impatient(&server, step) } else { settings(&server) };
     let mail = mail(settings);
@@ -111,8 +124,9 @@ async fn replies_in_pieces_are_whole_replies() {
 
 #[tokio::test]
 async fn a_reply_after_its_deadline_is_never_the_next_commands() {
-    for step in [Step::Mail, Step::Rcpt, Step::Data, Step::Message] {
-        let server = SmtpServer::start().await;
+    let steps = [Step::Mail, Step::Rcpt, Step::Data, Step::Message];
+    for (step, pipelining) in steps.into_iter().flat_map(|step| [(step, false), (step, true)]) {
+        let server = SmtpServer::start_with(Options { pipelining, ..Options::default() }).await;
         server.once(step, Act::Hold);
         let mail = mail(SmtpSettings { max_connections: 1, ..impatient(&server, step) });
         let error = send(&mail, "ann@example.org", MESSAGE).await.unwrap_err();
@@ -144,6 +158,46 @@ async fn a_reply_in_an_unusual_form_is_a_reply() {
     server.on(Step::Rcpt, Act::Garbage(b"550 Benutzer nicht verf\xfcgbar\n"));
     let error = send(&mail(settings(&server)), "ann@example.org", MESSAGE).await.unwrap_err();
     assert_eq!((error.class, error.code), (MailErrorClass::Recipient, 550));
+}
+
+#[tokio::test]
+async fn a_sender_and_a_recipient_go_together_only_where_they_may() {
+    for pipelining in [false, true] {
+        let server = SmtpServer::start_with(Options { pipelining, ..Options::default() }).await;
+        // Until the sender is answered, only what went with it has come.
+        server.once(Step::Mail, Act::Hold);
+        let mail = mail(SmtpSettings { max_connections: 1, ..settings(&server) });
+        let sending = async { send(&mail, "ann@example.org", MESSAGE).await };
+        let looking = async {
+            server.wait_for_commands("MAIL", 1).await;
+            server.release();
+        };
+        let (sent, ()) = tokio::join!(sending, looking);
+        sent.unwrap();
+        // Both refused: the sender's refusal counts, its companion's is read and forgotten.
+        server.once(Step::Mail, Act::Reply("451 4.3.0 later"));
+        let error = send(&mail, "ann@example.org", MESSAGE).await.unwrap_err();
+        assert_eq!((error.phase, error.code), (MailPhase::MailFrom, 451));
+        send(&mail, "bob@example.org", MESSAGE).await.unwrap();
+        let seen = server.seen();
+        assert_eq!((seen.sessions, seen.mails.len()), (1, 2));
+        assert_eq!(seen.count("RCPT"), if pipelining { 3 } else { 2 });
+    }
+}
+
+#[tokio::test]
+async fn a_companions_reply_after_its_deadline_ends_the_session() {
+    let server = SmtpServer::start_with(Options { pipelining: true, ..Options::default() }).await;
+    // The sender is refused, and the reply to the recipient behind it does not come in time.
+    server.once(Step::Mail, Act::Reply("451 4.3.0 later"));
+    server.once(Step::Rcpt, Act::Hold);
+    let mail = mail(SmtpSettings { max_connections: 1, ..impatient(&server, Step::Rcpt) });
+    let error = send(&mail, "ann@example.org", MESSAGE).await.unwrap_err();
+    assert_eq!((error.phase, error.code), (MailPhase::MailFrom, 451));
+    server.release();
+    let reply = send(&mail, "bob@example.org", MESSAGE).await.unwrap();
+    assert_eq!(reply.text, "2.0.0 queued as 1");
+    assert_eq!(server.seen().sessions, 2, "a connection out of step was used again");
 }
 
 #[tokio::test]

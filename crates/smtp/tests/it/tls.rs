@@ -11,7 +11,8 @@ const MESSAGE: &str = "Subject: x\r\n\r\nx\r\n";
 
 async fn server(tls: TlsMode, authority: &Authority, host: &str) -> SmtpServer {
     let login = Some(("ann".to_owned(), "s3cret".to_owned()));
-    SmtpServer::start_with(Options { tls, acceptor: Some(authority.acceptor(host)), login }).await
+    SmtpServer::start_with(Options { tls, acceptor: Some(authority.acceptor(host)), login, pipelining: true })
+        .await
 }
 
 /// Settings that trust `authority` and log in.

@@ -149,8 +149,8 @@ async fn a_check_writes_nothing_and_works_beside_a_server() {
     let mut log = file.clone().into_os_string();
     log.push("-wal");
     assert!(!std::path::Path::new(&log).exists(), "a look leaves no log");
-    let forgotten = "DELETE FROM _sqlx_migrations WHERE version = 5";
+    let forgotten = "DELETE FROM _sqlx_migrations WHERE version = 6";
     sqlx::query(forgotten).execute(&mut crate::values::foreign(folder.path()).await).await.unwrap();
     let error = tidings_sqlite::Store::check(folder.path()).await.unwrap_err();
-    assert!(error.to_string().contains("4 of 5 migrations"), "{error}");
+    assert!(error.to_string().contains("5 of 6 migrations"), "{error}");
 }

@@ -114,6 +114,9 @@ impl Session<'_> {
                 if self.shared.options.login.is_some() {
                     reply.push_str("\n250-AUTH PLAIN LOGIN");
                 }
+                if self.shared.options.pipelining {
+                    reply.push_str("\n250-PIPELINING");
+                }
                 reply.push_str("\n250 SIZE 10000000");
                 self.step(Step::Ehlo, &reply).await
             }
@@ -136,7 +139,8 @@ impl Session<'_> {
                 Ok(next)
             }
             "DATA" if self.to.is_some() => self.data().await,
-            "RCPT" | "DATA" => self.reply("503 5.5.1 bad sequence of commands").await,
+            "RCPT" => self.step_for(Step::Rcpt, &address(line), "503 5.5.1 bad sequence of commands").await,
+            "DATA" => self.reply("503 5.5.1 bad sequence of commands").await,
             "RSET" => {
                 (self.from, self.to) = (None, None);
                 self.step(Step::Rset, "250 2.0.0 ok").await
