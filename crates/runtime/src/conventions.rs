@@ -45,6 +45,16 @@ pub const MESSAGING_MESSAGE_ID: &str = "messaging.message.id";
 pub const MESSAGING_BATCH_MESSAGE_COUNT: &str = "messaging.batch.message_count";
 /// The kind of a failure.
 pub const ERROR_TYPE: &str = "error.type";
+/// The event of a failed attempt that is made again.
+pub const EVENT_RETRY: &str = "tidings.retry";
+/// The event of what is given up, with its reason.
+pub const EVENT_DEAD_LETTER: &str = "tidings.dead_letter";
+/// The event of an attempt whose outcome nobody knows.
+pub const EVENT_UNKNOWN: &str = "tidings.unknown";
+/// How many attempts have failed, with this one.
+pub const ATTEMPTS: &str = "tidings.attempts";
+/// Why something is given up: the dead letter's own word.
+pub const REASON: &str = "tidings.reason";
 /// The table.
 pub const DB_COLLECTION_NAME: &str = "db.collection.name";
 /// The statement's verb.

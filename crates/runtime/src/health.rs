@@ -1,5 +1,7 @@
 //! Health: what each part of a process says of itself, and what its adapters last saw. No I/O: a probe never writes.
 
+mod gauges;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},

@@ -4,6 +4,7 @@ use opentelemetry::{
     KeyValue,
     metrics::{Counter, Gauge, Histogram, Meter},
 };
+use tidings_domain::{ports::Queue, time::Timestamp};
 
 /// Messages that a loop has dealt with, by queue and verdict.
 pub const MESSAGES_HANDLED: &str = "tidings.messages.handled";
@@ -21,6 +22,8 @@ pub const DEAD_LETTERS_WRITTEN: &str = "tidings.dead_letters.written";
 pub const DEAD_LETTERS_REDRIVEN: &str = "tidings.dead_letters.redriven";
 /// Seconds of a handler call, by queue.
 pub const PROCESS_DURATION: &str = "messaging.process.duration";
+/// Seconds of one call of the bus, by operation.
+pub const OPERATION_DURATION: &str = "messaging.client.operation.duration";
 /// Changes published, by destination.
 pub const CHANGES_PUBLISHED: &str = "tidings.changes.published";
 /// Publishes that failed and are made again, by kind of error.
@@ -50,6 +53,15 @@ pub const RETENTION_REMOVED: &str = "tidings.retention.removed";
 /// Items past retention of which something is open.
 pub const RETENTION_OPEN: &str = "tidings.retention.open";
 
+/// Seconds from a message's acceptance to a later step of it, by step.
+pub const REACHED_AFTER: &str = "tidings.messages.reached_after";
+/// Seconds from a message's publish to its handling, by queue.
+pub const WAITED: &str = "tidings.messages.waited";
+/// How a dependency does, as readiness shows it.
+pub const DEPENDENCY_STATE: &str = "tidings.dependency.state";
+/// How a part of the process does, as readiness shows it.
+pub const PART_STATE: &str = "tidings.part.state";
+
 /// The label that names a queue.
 pub const QUEUE: &str = "queue";
 /// The label that names what came of something.
@@ -61,9 +73,78 @@ pub const REASON: &str = "reason";
 /// The label that names the kind of an error.
 pub const KIND: &str = "kind";
 
+/// The label that names a step of a message's way.
+pub const STEP: &str = "step";
+/// The label that names a dependency.
+pub const DEPENDENCY: &str = "dependency";
+/// The label that names a part of the process.
+pub const PART: &str = "part";
+
 /// The bounds of duration histograms, in seconds.
 pub const DURATION_BOUNDS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
+/// The bounds of histograms of what may wait for long, in seconds: an outage lasts hours.
+pub const WAIT_BOUNDS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0, 1800.0, 7200.0];
+
+/// A step of a message's way after it was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Its row is durable.
+    Stored,
+    /// The watcher has read its row from the table stream.
+    Captured,
+    /// Its notification is confirmed by the bus.
+    Published,
+    /// A delivery is planned for each recipient.
+    Planned,
+    /// The mail server took one of its mails.
+    Mailed,
+}
+
+impl Step {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Captured => "captured",
+            Self::Published => "published",
+            Self::Planned => "planned",
+            Self::Mailed => "mailed",
+        }
+    }
+}
+
+/// How long things waited, under one label that is made once.
+#[derive(Clone)]
+pub struct Waits {
+    seconds: Histogram<f64>,
+    label: [KeyValue; 1],
+}
+
+impl Waits {
+    /// From a message's acceptance, as its record has it, to `step`.
+    pub fn of_step(meter: &Meter, step: Step) -> Self {
+        let description = "from a message's acceptance to a later step";
+        Self::new(meter, REACHED_AFTER, description, KeyValue::new(STEP, step.as_str()))
+    }
+
+    /// From a message's publish to the handling of what `queue` handed out.
+    pub fn in_queue(meter: &Meter, queue: Queue) -> Self {
+        let description = "from a message's publish to its handling";
+        Self::new(meter, WAITED, description, KeyValue::new(QUEUE, queue.as_str()))
+    }
+
+    fn new(meter: &Meter, name: &'static str, description: &'static str, label: KeyValue) -> Self {
+        let seconds = meter.f64_histogram(name).with_unit("s").with_description(description);
+        Self { seconds: seconds.with_boundaries(WAIT_BOUNDS.to_vec()).build(), label: [label] }
+    }
+
+    /// One has waited from `since` to `until`.
+    pub fn ended(&self, since: Timestamp, until: Timestamp) {
+        self.seconds.record(until.since(since).as_secs_f64(), &self.label);
+    }
+}
 
 /// The instruments of a consume loop, with the labels of its queue.
 #[derive(Clone)]

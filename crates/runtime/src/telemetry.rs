@@ -2,6 +2,7 @@
 //!
 //! Trace context travels in message metadata as a [`TraceContext`], never in the payload.
 
+mod context;
 mod messaging;
 
 use std::sync::Arc;
@@ -10,20 +11,21 @@ use opentelemetry::{
     Context, KeyValue,
     global::BoxedTracer,
     metrics::{Meter, MeterProvider as _, noop::NoopMeterProvider},
-    trace::{
-        Link, Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId,
-        TraceState, Tracer as _, noop::NoopTracer,
-    },
+    trace::{Link, Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _, noop::NoopTracer},
 };
 use tidings_domain::trace_context::TraceContext;
 
 use crate::conventions;
+pub use context::{enter, within};
+use context::{is_sampled, is_wanted, passed_on, span_context, trace_context};
 
 /// One service's tracer and meter. Clones are the same.
 #[derive(Clone)]
 pub struct Telemetry {
     tracer: Arc<BoxedTracer>,
     recording: bool,
+    /// Whether what began a trace decides on recording all of it.
+    keeps_decisions: bool,
     namespace: Arc<str>,
     system: Arc<str>,
     /// The service's meter.
@@ -36,6 +38,7 @@ impl Telemetry {
         Self {
             tracer: Arc::new(tracer),
             recording: true,
+            keeps_decisions: true,
             namespace: "tidings".into(),
             system: "tidings".into(),
             meter,
@@ -60,13 +63,26 @@ impl Telemetry {
         self
     }
 
+    /// The same where each span is sampled by itself, whatever was decided for what caused it.
+    #[must_use]
+    pub fn deciding_anew(mut self) -> Self {
+        self.keeps_decisions = false;
+        self
+    }
+
     /// Whether spans go anywhere. Where not, callers skip the making of names, links and attributes.
     pub fn is_recording(&self) -> bool {
         self.recording
     }
 
+    /// Whether a span of these causes would be recorded, so that its name and attributes are worth making.
+    fn wants(&self, parent: &TraceContext, links: &[TraceContext]) -> bool {
+        self.recording && (!self.keeps_decisions || is_wanted(parent, links))
+    }
+
     /// Begins a span named `name`. `parent` is its parent; each of `links` is linked (a parent is linked as well only
-    /// when it is among them).
+    /// when it is among them). Where whoever began the trace decided against recording it there is none, and what came is
+    /// passed on.
     pub fn span(
         &self,
         name: impl Into<String>,
@@ -75,10 +91,11 @@ impl Telemetry {
         links: &[TraceContext],
         attributes: Vec<KeyValue>,
     ) -> Span {
-        if !self.recording {
-            return Span::none(parent.clone());
+        if !self.wants(parent, links) {
+            return Span::none(passed_on(parent, links));
         }
-        let links = links.iter().filter_map(span_context).map(Link::with_context).collect();
+        let recorded = |link: &&TraceContext| !self.keeps_decisions || is_sampled(link) == Some(true);
+        let links = links.iter().filter(recorded).filter_map(span_context).map(Link::with_context).collect();
         let builder = self
             .tracer
             .span_builder(name.into())
@@ -140,26 +157,4 @@ impl Span {
             span.set_status(Status::error(description.into()));
         }
     }
-}
-
-/// The span context that `trace` names.
-fn span_context(trace: &TraceContext) -> Option<SpanContext> {
-    let text = trace.traceparent.as_deref()?;
-    let mut parts = text.split('-').skip(1);
-    let trace_id = TraceId::from_hex(parts.next()?).ok()?;
-    let span_id = SpanId::from_hex(parts.next()?).ok()?;
-    let flags = u8::from_str_radix(parts.next()?, 16).ok()?;
-    let state =
-        trace.tracestate.as_deref().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
-    Some(SpanContext::new(trace_id, span_id, TraceFlags::new(flags), true, state))
-}
-
-/// The text form of a span context.
-fn trace_context(span: &SpanContext) -> TraceContext {
-    if !span.is_valid() {
-        return TraceContext::default();
-    }
-    let traceparent = format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags().to_u8());
-    let tracestate = span.trace_state().header();
-    TraceContext::parse(Some(&traceparent), Some(&tracestate))
 }

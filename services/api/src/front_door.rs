@@ -17,7 +17,7 @@ use tidings_domain::{
     ports::{Clock, Entropy},
     trace_context::TraceContext,
 };
-use tidings_runtime::telemetry::Span;
+use tidings_runtime::telemetry::{Span, enter, within};
 use tokio::time::Instant;
 
 use crate::{
@@ -47,7 +47,9 @@ pub(crate) async fn front_door(State(api): State<Shared>, mut request: Request, 
     let mut span = server_span(&api, method_word(&method), route, came);
     request.extensions_mut().insert(RequestTrace(span.trace().clone()));
 
-    let handled = AssertUnwindSafe(handle(&api, route, request, next)).catch_unwind().await;
+    let trace = span.trace().clone();
+    let handled = within(&trace, handle(&api, route, request, next));
+    let handled = AssertUnwindSafe(handled).catch_unwind().await;
     let mut response = match handled {
         Ok(Ok(response)) => response,
         Ok(Err(problem)) => problem.into_response(),
@@ -57,7 +59,7 @@ pub(crate) async fn front_door(State(api): State<Shared>, mut request: Request, 
     let status = response.status();
     let labels = [
         KeyValue::new("http.request.method", method_word(&method)),
-        KeyValue::new("http.route", route.to_owned()),
+        route_label(route),
         KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
     ];
     api.request_duration.record(began.elapsed().as_secs_f64(), &labels);
@@ -68,6 +70,7 @@ pub(crate) async fn front_door(State(api): State<Shared>, mut request: Request, 
             response.extensions_mut().remove::<Cause>().map_or_else(String::new, |Cause(chain)| chain);
         let (method, status, request_id) =
             (method_word(&method), status.as_u16(), request_id.to_str().unwrap_or("?"));
+        let _line = enter(&trace);
         tracing::warn!(method, route, status, request_id, error, "a request was not served");
     }
     tracing::debug!(method = method_word(&method), route, status = status.as_u16(), "answered");
@@ -89,6 +92,15 @@ fn server_span(api: &Shared, method: &str, route: &str, came: TraceContext) -> S
         KeyValue::new("url.scheme", "http"),
     ];
     telemetry.span(format!("{method} {route}"), SpanKind::Server, &came, &[], attributes)
+}
+
+/// A route as a label; that of the busiest ones costs no memory.
+fn route_label(route: &str) -> KeyValue {
+    const BUSY: [&str; 2] = ["/v1/topics/{topic}/messages", "/publishtopic"];
+    match BUSY.into_iter().find(|busy| *busy == route) {
+        Some(busy) => KeyValue::new("http.route", busy),
+        None => KeyValue::new("http.route", route.to_owned()),
+    }
 }
 
 /// A method as a label: what clients make up is one value (a label must not grow with its guesses).

@@ -12,17 +12,20 @@ use opentelemetry::{
 use tidings_domain::{
     Error, ErrorKind,
     backoff::Backoff,
-    dead_letter::DeadLetter,
+    dead_letter::{DeadLetter, reason},
     item::Change,
     ports::{Bus, BusTopic, Captured, Clock, DeadLetters, Entropy},
+    trace_context::TraceContext,
     wire::{self, change::Publish},
 };
 use tidings_runtime::{
+    conventions,
     health::Part,
-    metrics,
+    metrics::{self, Step, Waits},
     shutdown::Shutdown,
-    telemetry::{Span, Telemetry},
+    telemetry::{self, Span, Telemetry},
 };
+use tokio::time::Instant;
 
 use crate::{Context, letter};
 
@@ -39,6 +42,10 @@ pub(crate) struct Publisher {
     republished: Counter<u64>,
     buried: Counter<u64>,
     lag: Histogram<f64>,
+    duration: Histogram<f64>,
+    operation: [KeyValue; 1],
+    reached_capture: Waits,
+    reached_publish: Waits,
     part: Part,
     /// Batches that wait because something is away.
     in_trouble: AtomicUsize,
@@ -74,6 +81,13 @@ impl Publisher {
                 metrics::CHANGES_LAG,
                 "from a row's writing to its confirmed publish",
             ),
+            duration: metrics::seconds(meter, metrics::OPERATION_DURATION, "duration of a publish"),
+            operation: [KeyValue::new(
+                conventions::MESSAGING_OPERATION_NAME,
+                conventions::Operation::Publish.name(),
+            )],
+            reached_capture: Waits::of_step(meter, Step::Captured),
+            reached_publish: Waits::of_step(meter, Step::Published),
             part,
             in_trouble: AtomicUsize::new(0),
         }
@@ -130,6 +144,7 @@ impl Publisher {
 
     fn record(&self, change: Change, at: tidings_domain::time::Timestamp) -> Record {
         let message = &change.item.message;
+        self.reached_capture.ended(message.accepted_at, change.captured_at);
         let (mut spans, mut trace) = (None, message.trace.clone());
         if self.telemetry.is_recording() {
             let id = message.id.to_string();
@@ -152,7 +167,9 @@ impl Publisher {
         let max_bytes = self.bus.capabilities().max_publish_bytes;
         let envelope = |record: &Record| wire::change::encode(&record.change, &record.publish, max_bytes);
         let envelopes = records.iter().map(envelope).collect();
+        let began = Instant::now();
         let answers = self.bus.publish(&BusTopic::Notifications, envelopes).await;
+        self.duration.record(began.elapsed().as_secs_f64(), &self.operation);
         let mut answers = answers.into_iter();
         let now = self.clock.now();
         let (mut failure, mut published) = (None, 0);
@@ -163,10 +180,11 @@ impl Publisher {
             match answers.next().unwrap_or_else(unanswered) {
                 Ok(()) => {
                     published += 1;
+                    self.reached_publish.ended(record.change.item.message.accepted_at, now);
                     oldest = oldest.max(now.since(record.change.item.stored_at));
                 }
                 Err(error) if error.kind == ErrorKind::Rejected => {
-                    record.fail(&error);
+                    record.give_up(&error, attempt);
                     let detail = format!("the bus refuses the record: {}", error.context);
                     let refused = envelope(&record);
                     letters.push(letter::rejected(&record.change, refused, detail, attempt, now));
@@ -189,6 +207,10 @@ impl Publisher {
     async fn bury(&self, letters: &mut Vec<DeadLetter>) -> Result<(), Error> {
         self.dead_letters.put(letters.clone()).await?;
         for letter in letters.drain(..) {
+            let carried = |name: &str| letter.headers.get(name).map(String::as_str);
+            let trace =
+                TraceContext::parse(carried(wire::header::TRACEPARENT), carried(wire::header::TRACESTATE));
+            let _lines = telemetry::enter(&trace);
             let (reason, detail) = (&*letter.reason, &*letter.detail);
             let id = letter.message_id.map(tracing::field::display);
             tracing::warn!(message = id, reason, detail, "a change is a dead letter");
@@ -222,12 +244,18 @@ impl Drop for Trouble<'_> {
 impl Record {
     fn note(&mut self, error: &Error) {
         if let Some((_, publish)) = &mut self.spans {
-            publish.event("retry", vec![KeyValue::new("error.type", error.kind.as_str())]);
+            let error = KeyValue::new(conventions::ERROR_TYPE, error.kind.as_str());
+            publish.event(conventions::EVENT_RETRY, vec![error]);
         }
     }
 
-    fn fail(&mut self, error: &Error) {
+    fn give_up(&mut self, error: &Error, attempts: u32) {
         if let Some((_, publish)) = &mut self.spans {
+            let attributes = vec![
+                KeyValue::new(conventions::REASON, reason::REJECTED),
+                KeyValue::new(conventions::ATTEMPTS, i64::from(attempts)),
+            ];
+            publish.event(conventions::EVENT_DEAD_LETTER, attributes);
             publish.fail(error.kind.as_str(), error.context.as_str());
         }
     }

@@ -16,9 +16,11 @@ use tidings_domain::{
     subscription::{Subscription, is_wanted},
     trace_context::TraceContext,
 };
-use tidings_runtime::telemetry::{Span, Telemetry};
+use tidings_runtime::telemetry::{Span, Telemetry, within};
+use tokio::time::Instant;
 
 use crate::{
+    events,
     gather::Gather,
     leases::{Held, Leases},
     letters::failed,
@@ -54,17 +56,28 @@ pub(crate) struct Attempts {
 impl Attempts {
     /// Makes the attempt and settles it.
     pub(crate) async fn deliver(&self, work: Work) {
+        let span = self.span(&work.claimed.delivery, work.claimed.unknown);
+        let trace = span.trace().clone();
+        within(&trace, self.deliver_in(span, work)).await;
+    }
+
+    async fn deliver_in(&self, mut span: Span, work: Work) {
+        let began = Instant::now();
         let (key, token) = (work.claimed.delivery.key, work.claimed.token);
         let held = self.leases.hold(key, token, self.clock.now().plus(self.settings.lease()));
         if work.claimed.unknown {
             self.metrics.found_unknown();
+            events::found_unknown(&mut span, &work.claimed.delivery);
             tracing::warn!(delivery = %key, "the outcome of an earlier attempt is unknown");
         }
-        let Some(outcome) = self.attempt(&work, &held).await else { return };
+        let Some(outcome) = self.attempt(&work, &held, &mut span).await else { return };
+        events::ended(&mut span, &work.claimed.delivery, &outcome);
+        drop(span);
         if let Outcome::Sent { .. } = outcome {
-            self.metrics.sent_after(self.clock.now().since(work.claimed.delivery.created_at));
+            let accepted_at = work.item.as_ref().map(|item| item.accepted_at);
+            self.metrics.sent(&work.claimed.delivery, accepted_at, self.clock.now());
         }
-        self.settle(key, token, outcome).await;
+        self.settle(key, token, outcome, began).await;
         drop(work.place);
     }
 
@@ -74,11 +87,12 @@ impl Attempts {
             return;
         }
         let due_at = work.claimed.delivery.due_at;
-        self.settle(work.claimed.delivery.key, work.claimed.token, Outcome::Released { due_at }).await;
+        let (key, token) = (work.claimed.delivery.key, work.claimed.token);
+        self.settle(key, token, Outcome::Released { due_at }, Instant::now()).await;
     }
 
     /// The attempt's outcome; none when the lease is another's and nothing is ours to settle.
-    async fn attempt(&self, work: &Work, held: &Held<'_>) -> Option<Outcome> {
+    async fn attempt(&self, work: &Work, held: &Held<'_>, span: &mut Span) -> Option<Outcome> {
         let delivery = &work.claimed.delivery;
         if let Some(outcome) = self.given_up_before(work) {
             return Some(outcome);
@@ -93,7 +107,6 @@ impl Attempts {
             let detail = "the item that the mail is about is not there".to_owned();
             return Some(self.failed(delivery, reason::ITEM_MISSING, detail, None, false));
         }
-        let mut span = self.span(delivery, work.claimed.unknown);
         let envelope = MailEnvelope { from: self.settings.mail_from.clone(), to: subscription.email.clone() };
         let begun = tokio::select! {
             biased;
@@ -102,7 +115,7 @@ impl Attempts {
         };
         let transaction = match begun {
             Ok(transaction) => transaction,
-            Err(error) => return Some(self.after_error(delivery, subscription, error, &mut span).await),
+            Err(error) => return Some(self.after_error(delivery, subscription, error, span).await),
         };
         self.server_takes_mails();
         // Written only now: many wait for a session, few have one.
@@ -130,7 +143,7 @@ impl Attempts {
                 span.set(KeyValue::new("smtp.response.code", i64::from(reply.code)));
                 Some(Outcome::Sent { answer: self.reply(&reply, &subscription.email) })
             }
-            Err(error) => Some(self.after_error(delivery, subscription, error, &mut span).await),
+            Err(error) => Some(self.after_error(delivery, subscription, error, span).await),
         }
     }
 
@@ -172,7 +185,8 @@ impl Attempts {
     ) -> Outcome {
         let key = delivery.key;
         error.text = cut_address(&error.text, &subscription.email);
-        span.fail(error_type(error.class), error.text.clone());
+        // What a server says is its own: a span has the code.
+        span.fail(error_type(error.class), format!("{} {}", error.phase.as_str(), error.code));
         let answer = error.answer(self.clock.now());
         let said = format!("{}, {}: {} {}", server_did(&error), error.phase.as_str(), error.code, error.text);
         if error.code != 0 && !matches!(error.class, MailErrorClass::Login | MailErrorClass::Unavailable) {
@@ -317,12 +331,12 @@ impl Attempts {
 
     /// Settles until it is settled or another's. What is lost on the way (we end, the store stays away) leaves a row
     /// whose lease runs out: pending rows are sent then, `sending` ones are unknown.
-    async fn settle(&self, key: DeliveryKey, token: LeaseToken, outcome: Outcome) {
+    async fn settle(&self, key: DeliveryKey, token: LeaseToken, outcome: Outcome, began: Instant) {
         let mut failures = 0;
         loop {
             let error = match self.settling.call((key, token, outcome.clone())).await {
                 Ok(Ok(())) => {
-                    self.metrics.ended(&outcome);
+                    self.metrics.ended(&outcome, began.elapsed());
                     return;
                 }
                 Ok(Err(error)) | Err(error) => error,

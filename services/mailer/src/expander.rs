@@ -116,6 +116,7 @@ impl Expander {
                 }
             };
             let notification = decoded.notification;
+            self.metrics.taken(&notification, now);
             let same = |other: &Expansion| {
                 let other = &other.notification;
                 (other.item, other.round, &other.replay)
@@ -266,6 +267,10 @@ impl Expander {
                         None => {}
                     }
                     expansion.stands_at(to);
+                    if to == Cursor::Finished {
+                        let now = self.clock.now();
+                        self.metrics.all_planned(&expansion.notification, expansion.item.as_ref(), now);
+                    }
                 }
                 Planned::Moved(cursor) => expansion.moved(cursor),
             }

@@ -6,8 +6,10 @@
 //! once.
 
 mod attempt;
+mod backlog;
 mod body;
 mod claimer;
+mod events;
 mod expander;
 mod gather;
 mod leases;
@@ -83,13 +85,14 @@ pub async fn run(context: Context, shutdown: Shutdown) -> Result<()> {
     let (redriving, reviving) = (part("redrive notifications"), part("redrive deliveries"));
     let (notifications, dead, letters, failed) =
         (Arc::clone(&context), Arc::clone(&context), Arc::clone(&context), Arc::clone(&context));
-    let redriven = Arc::clone(&expander);
+    let (redriven, waiting) = (Arc::clone(&expander), Arc::clone(&context));
     Supervisor::new(Arc::clone(&context.entropy))
         .loop_("expand notifications", move |shutdown| {
             let handler: Arc<dyn Handler> = Arc::<expander::Expander>::clone(&expander);
             notifications.consume("expand notifications", handler, expanding.clone()).run(shutdown)
         })
         .loop_("send mails", move |shutdown| Arc::clone(&sender).run(shutdown))
+        .loop_("count what waits", move |shutdown| backlog::run(Arc::clone(&waiting), shutdown))
         .loop_("drain mail-dead", move |shutdown| dead.drain(draining.clone()).run(shutdown))
         .loop_("redrive notifications", move |shutdown| {
             let handler: Arc<dyn Handler> = Arc::<expander::Expander>::clone(&redriven);

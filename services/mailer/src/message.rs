@@ -46,6 +46,8 @@ pub(crate) struct Mails {
 
 /// What all mails about one item have in common, made once.
 pub(crate) struct PreparedItem {
+    /// When the message was accepted.
+    pub(crate) accepted_at: Timestamp,
     topic: TopicName,
     head: String,
     body: EncodedText,
@@ -99,7 +101,7 @@ impl Mails {
         let body = EncodedText::new(message.text.as_str());
         let mut head = self.head(subject, body.encoding());
         let _ = write!(head, "List-Id: <{topic}.{}>\r\n", self.domain);
-        Arc::new(PreparedItem { topic: topic.clone(), head, body })
+        Arc::new(PreparedItem { accepted_at: message.accepted_at, topic: topic.clone(), head, body })
     }
 
     /// The mail of one delivery about an item.

@@ -8,11 +8,12 @@ use tidings_domain::{
     backoff::Backoff,
     dead_letter::reason,
     message::Message,
-    ports::{Clock, Entropy, Inserted, Items, NewItem, Received},
+    ports::{Clock, Entropy, Inserted, Items, NewItem, Queue, Received},
     wire::{self, Undecodable},
 };
 use tidings_runtime::{
     handler::{Handler, Reject, Verdict},
+    metrics::{Step, Waits},
     telemetry::Telemetry,
 };
 
@@ -31,6 +32,8 @@ pub(crate) struct Store {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     telemetry: Telemetry,
+    waited: Waits,
+    stored: Waits,
 }
 
 impl Store {
@@ -40,6 +43,8 @@ impl Store {
             clock: Arc::clone(&context.clock),
             entropy: Arc::clone(&context.entropy),
             telemetry: context.telemetry.clone(),
+            waited: Waits::in_queue(&context.telemetry.meter, Queue::Items),
+            stored: Waits::of_step(&context.telemetry.meter, Step::Stored),
         }
     }
 
@@ -84,7 +89,14 @@ impl Store {
                     }
                     tokio::time::sleep(AFTER_UNKNOWN.wait(unknown, &*self.entropy)).await;
                 }
-                result => return result,
+                Ok(inserted) => {
+                    let now = self.clock.now();
+                    for (row, _) in rows.iter().zip(&inserted).filter(|(_, it)| **it == Inserted::New) {
+                        self.stored.ended(row.message.accepted_at, now);
+                    }
+                    return Ok(inserted);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -99,6 +111,7 @@ impl Handler for Store {
         for received in batch {
             match wire::message::decode(&received.envelope, now) {
                 Ok(message) => {
+                    self.waited.ended(message.accepted_at, now);
                     rows.push(NewItem { message, stored_at: now });
                     verdicts.push(None);
                 }

@@ -55,7 +55,7 @@ pub(crate) fn run(sources: &Sources, roles: &[Role], ready_file: Option<&Path>) 
     let roles: Vec<Role> =
         Role::ALL.into_iter().filter(|role| roles.is_empty() || roles.contains(role)).collect();
 
-    let guard = telemetry::init(&settings, export).map_err(chain)?;
+    let guard = telemetry::init(&settings, export, &roles).map_err(chain)?;
     let services: Vec<(Role, Telemetry)> = roles
         .iter()
         .map(|role| Ok((*role, guard.service(*role, &settings)?)))
@@ -126,6 +126,7 @@ async fn serve(
     let url = listener.as_ref().map(TcpListener::local_addr).transpose()?.map(url_of);
     let admin_url = url_of(admin_listener.local_addr()?);
     let health = Health::new();
+    health.expose(&guard.meter());
 
     // Probes are answered from the first moment to the last, whatever is waited for between them.
     let admin_shutdown = Shutdown::new(ADMIN_GRACE);

@@ -80,7 +80,8 @@ pub(crate) fn publish_again(settings: &Settings, export: Export, again: Again) -
         log: if settings.log == "info" { "warn".to_owned() } else { settings.log.clone() },
         ..settings.clone()
     };
-    let guard = telemetry::init(&quiet, export).map_err(|error| Failure::refused(format!("{error:#}")))?;
+    let guard = telemetry::init(&quiet, export, &[Role::CdcWatcher])
+        .map_err(|error| Failure::refused(format!("{error:#}")))?;
     // What it publishes is what the watcher publishes.
     let telemetry =
         guard.service(Role::CdcWatcher, settings).map_err(|error| Failure::refused(format!("{error:#}")))?;

@@ -1,85 +1,55 @@
 //! Logs, traces and metrics of the process: set up first, flushed last.
 
+mod export;
+mod lines;
+mod spans;
+
 use std::{
     collections::BTreeMap,
     io::IsTerminal as _,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use anyhow::Context as _;
 use opentelemetry::{
+    KeyValue,
     global::BoxedTracer,
     metrics::{Meter, MeterProvider as _},
     trace::TracerProvider as _,
 };
-use opentelemetry_otlp::{Protocol, WithExportConfig as _};
+use opentelemetry_otlp::{MetricExporter, Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
-    metrics::SdkMeterProvider,
-    trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider},
+    metrics::{PeriodicReader, SdkMeterProvider},
+    trace::SdkTracerProvider,
 };
+use tidings_domain::id::new_v7;
 use tidings_runtime::telemetry::Telemetry;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+pub(crate) use self::export::Export;
+use self::{lines::JsonLines, spans::Tally};
 use crate::{
+    chance::chance,
     profile::Role,
-    settings::{LogFormat, Settings, faults::Faults},
+    settings::{LogFormat, Settings},
 };
 
 /// How long flushing may take at the end; a dead collector costs this and its spans, nothing else.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// Spans that wait to be exported; more are dropped, never waited for.
-const QUEUED_SPANS: usize = 8192;
-
-/// Libraries that log every end of a connection as an error, also one that was asked for. The adapter says what there is to
-/// say; whoever names one in the setting `log` gets its lines.
-const LIBRARIES_OF_ADAPTERS: [&str; 1] = ["lapin"];
-
-/// OpenTelemetry's own variables that decide whether spans go anywhere.
-const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-
-/// What OpenTelemetry's own variables say; the rest of them its library reads.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Export {
-    /// Where spans go; none: nowhere.
-    pub(crate) endpoint: Option<String>,
-}
-
-impl Export {
-    /// Reads the environment. What this build cannot do is a fault.
-    pub(crate) fn read(variables: &BTreeMap<String, String>, faults: &mut Faults) -> Self {
-        let set = |name: &str| variables.get(name).map(String::as_str).filter(|value| !value.is_empty());
-        let disabled = set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
-            || set("OTEL_TRACES_EXPORTER") == Some("none");
-        let Some((name, endpoint)) = ENDPOINTS.iter().find_map(|name| Some((*name, set(name)?))) else {
-            return Self::default();
-        };
-        if disabled {
-            return Self::default();
-        }
-        if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-            faults.add(name, format!("{endpoint:?} is no address such as http://127.0.0.1:4318"));
-        }
-        for name in ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
-            if let Some(protocol) = set(name).filter(|protocol| *protocol != "http/protobuf") {
-                faults.add(
-                    name,
-                    format!("this build does not speak {protocol:?}: unset it, or set http/protobuf"),
-                );
-            }
-        }
-        Self { endpoint: Some(endpoint.to_owned()) }
-    }
-}
+/// Libraries that log every end of a connection as an error, also one that was asked for, and every export that fails. What
+/// there is to say of it we say; whoever names one in the setting `log` gets its lines.
+const LIBRARIES_OF_ADAPTERS: [&str; 2] = ["lapin", "opentelemetry"];
 
 /// What is set up for the life of the process; dropped, it flushes.
 pub(crate) struct Guard {
     meters: SdkMeterProvider,
     registry: prometheus::Registry,
     export: Export,
-    tracers: Mutex<BTreeMap<&'static str, SdkTracerProvider>>,
+    instance: Vec<KeyValue>,
+    tracers: Mutex<BTreeMap<&'static str, (SdkTracerProvider, Arc<Tally>)>>,
 }
 
 impl Guard {
@@ -90,26 +60,21 @@ impl Guard {
         let meter = self.meters.meter(name);
         let named =
             |telemetry: Telemetry| telemetry.named(&settings.namespace, settings.profile.messaging_system());
-        if self.export.endpoint.is_none() {
+        if self.export.spans.is_none() {
             return Ok(named(Telemetry::without_spans(meter)));
         }
-        let exporter = opentelemetry_otlp::SpanExporter::builder()
+        let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
             .build()
             .with_context(|| format!("spans of {name} cannot be exported"))?;
-        let batches = BatchConfigBuilder::default()
-            .with_max_queue_size(QUEUED_SPANS)
-            .with_scheduled_delay(Duration::from_secs(1))
-            .build();
-        // The sampler is what OTEL_TRACES_SAMPLER says, parentbased_always_on where it says nothing.
-        let provider = SdkTracerProvider::builder()
-            .with_resource(Resource::builder().with_service_name(name).build())
-            .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(batches).build())
-            .build();
-        let tracer = provider.tracer("tidings");
-        self.tracers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name, provider);
-        Ok(named(Telemetry::new(BoxedTracer::new(Box::new(tracer)), meter)))
+        let sampling = self.export.sampling;
+        let resource = resource(name, &self.instance);
+        let (provider, tally) = spans::provider(exporter, sampling, resource, &meter, name);
+        let tracer = BoxedTracer::new(Box::new(provider.tracer("tidings")));
+        self.tracers.lock().unwrap_or_else(PoisonError::into_inner).insert(name, (provider, tally));
+        let telemetry = Telemetry::new(tracer, meter);
+        Ok(named(if sampling.parent_based { telemetry } else { telemetry.deciding_anew() }))
     }
 
     /// What the metrics of everything that is no service are made of.
@@ -124,32 +89,66 @@ impl Guard {
 
     /// Where spans go.
     pub(crate) fn endpoint(&self) -> Option<&str> {
-        self.export.endpoint.as_deref()
+        self.export.spans.as_deref()
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let tracers =
-            std::mem::take(&mut *self.tracers.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let tracers = std::mem::take(&mut *self.tracers.lock().unwrap_or_else(PoisonError::into_inner));
         // Side by side, so that a collector that hangs is waited for once.
         std::thread::scope(|scope| {
-            for (service, provider) in &tracers {
+            for (service, (provider, tally)) in &tracers {
                 scope.spawn(move || {
-                    if let Err(error) = provider.shutdown_with_timeout(FLUSH) {
-                        tracing::warn!(service, error = %error, "the last spans could not be exported");
+                    let ended = provider.shutdown_with_timeout(FLUSH).err().map(|error| error.to_string());
+                    let count = tally.lost();
+                    if ended.is_some() || count > 0 {
+                        tracing::warn!(service, count, error = ended, "not all spans were exported");
                     }
                 });
             }
+            scope.spawn(|| {
+                if let Err(error) = self.meters.shutdown_with_timeout(FLUSH) {
+                    let error = error.to_string();
+                    tracing::warn!(error, "the last metrics could not be pushed");
+                }
+            });
         });
-        if let Err(error) = self.meters.shutdown() {
-            tracing::debug!(error = %error, "metrics ended with an error");
-        }
     }
 }
 
-/// Sets up logs and metrics, and traces for when a service asks.
-pub(crate) fn init(settings: &Settings, export: Export) -> anyhow::Result<Arc<Guard>> {
+/// Sets up logs and metrics of a process that runs `roles`, and traces for when a service asks.
+pub(crate) fn init(settings: &Settings, export: Export, roles: &[Role]) -> anyhow::Result<Arc<Guard>> {
+    let service = match roles {
+        [role] => role.service_name(),
+        _ => "tidings",
+    };
+    log(settings, service)?;
+    let mut instance = vec![KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
+    if !export.names_instance {
+        // Copies of a service push the same series: this tells them apart.
+        let (clock, entropy) = chance();
+        instance.push(KeyValue::new("service.instance.id", new_v7(&*clock, &*entropy).to_string()));
+    }
+    let registry = prometheus::Registry::new();
+    let page = opentelemetry_prometheus::exporter()
+        .with_registry(registry.clone())
+        .build()
+        .context("metrics cannot be set up")?;
+    let mut meters =
+        SdkMeterProvider::builder().with_reader(page).with_resource(resource(service, &instance));
+    if let Some(every) = export.metrics {
+        let exporter = MetricExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .build()
+            .context("metrics cannot be pushed")?;
+        meters = meters.with_reader(PeriodicReader::builder(exporter).with_interval(every).build());
+    }
+    Ok(Arc::new(Guard { meters: meters.build(), registry, export, instance, tracers: Mutex::default() }))
+}
+
+fn log(settings: &Settings, service: &'static str) -> anyhow::Result<()> {
     let mut filter =
         settings.log.parse::<EnvFilter>().context("the setting log was checked and cannot be read")?;
     for library in LIBRARIES_OF_ADAPTERS.iter().filter(|library| !settings.log.contains(**library)) {
@@ -165,40 +164,12 @@ pub(crate) fn init(settings: &Settings, export: Export) -> anyhow::Result<Arc<Gu
     if human {
         subscriber.with(lines.with_target(false)).try_init()
     } else {
-        subscriber.with(lines.json().flatten_event(true).with_current_span(false)).try_init()
+        subscriber.with(lines.event_format(JsonLines { service })).try_init()
     }
-    .context("logs cannot be set up")?;
-
-    let registry = prometheus::Registry::new();
-    let reader = opentelemetry_prometheus::exporter()
-        .with_registry(registry.clone())
-        .build()
-        .context("metrics cannot be set up")?;
-    let resource = Resource::builder().with_service_name("tidings").build();
-    let meters = SdkMeterProvider::builder().with_reader(reader).with_resource(resource).build();
-    Ok(Arc::new(Guard { meters, registry, export, tracers: Mutex::default() }))
+    .context("logs cannot be set up")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(variables: &[(&str, &str)]) -> (Export, Faults) {
-        let mut faults = Faults::default();
-        let variables =
-            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        (Export::read(&variables, &mut faults), faults)
-    }
-
-    #[test]
-    fn spans_go_where_the_standard_variables_say() {
-        assert_eq!(read(&[]).0.endpoint, None);
-        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
-        assert_eq!(read(&[endpoint]).0.endpoint.as_deref(), Some("http://127.0.0.1:4318"));
-        assert_eq!(read(&[endpoint, ("OTEL_SDK_DISABLED", "true")]).0.endpoint, None);
-        let (_, faults) = read(&[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
-        assert!(faults.to_string().contains("http/protobuf"));
-        let (_, faults) = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317")]);
-        assert!(faults.to_string().contains("no address"));
-    }
+/// What tells of whom spans and metrics are.
+fn resource(service: &'static str, instance: &[KeyValue]) -> Resource {
+    Resource::builder().with_service_name(service).with_attributes(instance.iter().cloned()).build()
 }

@@ -9,8 +9,8 @@ use tidings_domain::{
     ports::{DeadLetters, Lease},
 };
 
-use super::{ConsumeLoop, entry::Entry};
-use crate::{handler::Reject, letter};
+use super::{ConsumeLoop, context, entry::Entry};
+use crate::{handler::Reject, letter, telemetry};
 
 /// Messages whose dead letters were written, or could not be.
 pub(super) struct Burial {
@@ -28,7 +28,9 @@ pub(super) fn bury(of: &ConsumeLoop, dead: Vec<(Entry, Reject)>) -> BoxFuture<'s
             reason::RETURNED_TOO_OFTEN => entry.received.returns,
             _ => entry.state.attempts + 1,
         };
-        entry.fail(reject.reason, &reject.detail);
+        // Its lines belong to its own span, which ends here.
+        let _lines = telemetry::enter(&context(&entry.received.envelope.headers));
+        entry.give_up(reject.reason, &reject.detail, attempts);
         let letter =
             letter::of_received(of.source, &entry.received, &reject, attempts, &*of.clock, &*of.entropy);
         let id = letter.message_id.map(tracing::field::display);

@@ -3,14 +3,15 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
-use tidings_domain::ports::Received;
+use tidings_domain::{ports::Received, trace_context::TraceContext};
 use tokio::time::Instant;
 
 use super::{
     attempts::Outcome,
+    context,
     entry::{Entry, State},
 };
-use crate::{handler::Handler, supervise::panic_text};
+use crate::{handler::Handler, supervise::panic_text, telemetry::within};
 
 /// A call that ended.
 pub(super) struct Finished {
@@ -30,7 +31,12 @@ pub(super) fn call(
     let (batch, states): (Vec<Received>, Vec<State>) =
         entries.into_iter().map(|entry| (entry.received, entry.state)).unzip();
     async move {
-        let handling = AssertUnwindSafe(async { handler.handle(&batch).await });
+        // Of one message alone it can be said which trace the lines of its handling belong to.
+        let trace = match batch.as_slice() {
+            [one] => context(&one.envelope.headers),
+            _ => TraceContext::default(),
+        };
+        let handling = AssertUnwindSafe(within(&trace, async { handler.handle(&batch).await }));
         let outcome = match handling.catch_unwind().await {
             Ok(verdicts) => Outcome::Verdicts(verdicts),
             Err(panic) => Outcome::Panicked(panic_text(&*panic)),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use opentelemetry::KeyValue;
 use tidings_domain::{
     ports::{Lease, Received},
     trace_context::TraceContext,
@@ -9,7 +10,10 @@ use tidings_domain::{
 };
 use tokio::time::Instant;
 
-use crate::telemetry::{Span, Telemetry};
+use crate::{
+    conventions,
+    telemetry::{Span, Telemetry},
+};
 
 /// A message in hand with what the loop knows of it.
 pub(super) struct Entry {
@@ -49,11 +53,24 @@ impl Entry {
         self.state.span = Some((span, producer));
     }
 
-    /// Notes a failed attempt in the span.
-    pub(super) fn note(&mut self, event: &'static str) {
+    /// Notes in the span that it is tried again. A batch that failed whole has used nobody's attempts.
+    pub(super) fn note_retry(&mut self) {
+        let attempts = i64::from(self.state.attempts);
         if let Some((span, _)) = &mut self.state.span {
-            span.event(event, Vec::new());
+            span.event(conventions::EVENT_RETRY, vec![KeyValue::new(conventions::ATTEMPTS, attempts)]);
         }
+    }
+
+    /// Notes in the span that it is a dead letter, and ends it as failed.
+    pub(super) fn give_up(&mut self, reason: &'static str, detail: &str, attempts: u32) {
+        if let Some((span, _)) = &mut self.state.span {
+            let attributes = vec![
+                KeyValue::new(conventions::REASON, reason),
+                KeyValue::new(conventions::ATTEMPTS, i64::from(attempts)),
+            ];
+            span.event(conventions::EVENT_DEAD_LETTER, attributes);
+        }
+        self.fail(reason, detail);
     }
 
     /// Ends the span as failed, and gives the envelope back the context that it came with.

@@ -249,7 +249,7 @@ impl<'a> Session<'a> {
     }
 
     fn retry(&mut self, mut entry: Entry) {
-        entry.note("retry");
+        entry.note_retry();
         let wait = self.of.settings.backoff.wait(entry.state.attempts.max(1), &*self.of.entropy);
         self.holding.retry_at(Instant::now() + wait, entry);
     }

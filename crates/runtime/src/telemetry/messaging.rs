@@ -8,7 +8,7 @@ use tidings_domain::{
     trace_context::TraceContext,
 };
 
-use super::{Span, Telemetry};
+use super::{Span, Telemetry, passed_on};
 use crate::conventions::{self, Operation};
 
 impl Telemetry {
@@ -58,7 +58,7 @@ impl Telemetry {
 
     /// The reading of one new row from the stream of `table`, a child of the row's own context.
     pub fn capture_span(&self, table: &'static str, message_id: &str, row: &TraceContext) -> Span {
-        if !self.recording {
+        if !self.wants(row, &[]) {
             return Span::none(row.clone());
         }
         let attributes = vec![
@@ -72,15 +72,16 @@ impl Telemetry {
     /// One statement on `table` that is made once for some messages: linked to the span of each, and a child of the
     /// only one.
     pub fn statement_span(&self, verb: &'static str, table: &'static str, causes: &[TraceContext]) -> Span {
-        if !self.recording {
-            return Span::none(TraceContext::default());
+        let parent = only(causes);
+        if !self.wants(&parent, causes) {
+            return Span::none(parent);
         }
         let attributes = vec![
             KeyValue::new(conventions::DB_OPERATION_NAME, verb),
             KeyValue::new(conventions::DB_COLLECTION_NAME, table),
         ];
         let name = format!("{verb} {table}");
-        let mut span = self.span(name, SpanKind::Client, &only(causes), causes, attributes);
+        let mut span = self.span(name, SpanKind::Client, &parent, causes, attributes);
         if causes.len() > 1 {
             span.set_count(conventions::DB_OPERATION_BATCH_SIZE, causes.len());
         }
@@ -96,8 +97,8 @@ impl Telemetry {
         parent: &TraceContext,
         links: &[TraceContext],
     ) -> Span {
-        if !self.recording {
-            return Span::none(parent.clone());
+        if !self.wants(parent, links) {
+            return Span::none(passed_on(parent, links));
         }
         let mut attributes = vec![
             KeyValue::new(conventions::MESSAGING_SYSTEM, Arc::clone(&self.system)),

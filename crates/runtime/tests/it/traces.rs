@@ -16,7 +16,7 @@ use tidings_domain::{dead_letter::reason, wire::header};
 use tidings_runtime::telemetry::Telemetry;
 use tokio::task::JoinSet;
 
-use crate::doubles::{Script, Setup, dead, done};
+use crate::doubles::{Script, Setup, dead, done, retry};
 
 #[derive(Clone, Debug, Default)]
 struct Kept(Arc<Mutex<Vec<SpanData>>>);
@@ -93,6 +93,68 @@ async fn each_message_has_a_process_span_under_its_own_producer() {
 
     let letter = &setup.letters.all()[0];
     assert_eq!(letter.headers[header::TRACEPARENT], PRODUCERS[1], "a letter keeps what came");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_attempts_and_the_dead_letter_are_events_of_the_span() {
+    let kept = Kept::default();
+    let (mut setup, mut tasks) = (Setup::new(), JoinSet::new());
+    let (telemetry, _provider) = telemetry(&kept);
+    (setup.telemetry, setup.settings.attempts) = (telemetry, 3);
+    send(&setup, "a secret", PRODUCERS[0]);
+    let handler = Script::each(|_| retry());
+    setup.start(&handler, &mut tasks);
+    setup.bus.until_done(1).await;
+    setup.stop(&mut tasks).await;
+
+    let process = named(&kept.0.lock().unwrap(), "process tidings-items");
+    let [span] = process.as_slice() else { panic!("one span for all attempts: {process:#?}") };
+    let events: Vec<String> = span
+        .events
+        .iter()
+        .map(|event| {
+            let said = event.attributes.iter().map(|a| format!(" {}={}", a.key, a.value));
+            format!("{}{}", event.name, said.collect::<String>())
+        })
+        .collect();
+    let expected = [
+        "tidings.retry tidings.attempts=1",
+        "tidings.retry tidings.attempts=2",
+        "tidings.dead_letter tidings.reason=attempts_exhausted tidings.attempts=3",
+    ];
+    assert_eq!(events, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_whoever_began_the_trace_does_not_record_is_recorded_nowhere() {
+    let unrecorded = PRODUCERS.map(|producer| producer.replace("-01", "-00"));
+    let kept = Kept::default();
+    let (mut setup, mut tasks) = (Setup::new(), JoinSet::new());
+    let (telemetry, _provider) = telemetry(&kept);
+    setup.telemetry = telemetry;
+    for producer in &unrecorded {
+        send(&setup, "a", producer);
+    }
+    let handler = Script::each(|_| done());
+    setup.start(&handler, &mut tasks);
+    setup.bus.until_done(2).await;
+    send(&setup, "b", &unrecorded[0]);
+    send(&setup, "c", PRODUCERS[1]);
+    setup.bus.until_done(4).await;
+    setup.stop(&mut tasks).await;
+
+    let received = handler.received.lock().unwrap().clone();
+    let carried: Vec<_> =
+        received.iter().map(|it| it.envelope.headers[header::TRACEPARENT].clone()).collect();
+    assert_eq!(&carried[..2], &unrecorded, "what came is passed on, with its decision");
+    let spans = kept.0.lock().unwrap().clone();
+    // What is done once for many links to those alone that are recorded.
+    let links = |span: &SpanData| -> Vec<String> {
+        span.links.iter().map(|link| link.span_context.trace_id().to_string()).collect()
+    };
+    let recorded = &PRODUCERS[1][3..35];
+    assert_eq!(spans.len(), 2, "a receive and a process of the one: {spans:#?}");
+    assert!(spans.iter().all(|span| links(span) == [recorded]), "{spans:#?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use tidings_domain::{
     page::PageRequest,
     ports::{BusTopic, ItemQuery},
 };
-use tidings_runtime::shutdown::Shutdown;
+use tidings_runtime::{conventions, shutdown::Shutdown};
 use tokio::time::Instant;
 
 use super::{
@@ -159,7 +159,8 @@ impl<'a> Run<'a> {
                     tracing::warn!(message = %record.id, error = error.chain(), "the bus refuses an item's record");
                 }
                 Err(error) => {
-                    record.span.event("retry", vec![KeyValue::new("error.type", error.kind.as_str())]);
+                    let kind = KeyValue::new(conventions::ERROR_TYPE, error.kind.as_str());
+                    record.span.event(conventions::EVENT_RETRY, vec![kind]);
                     failure.get_or_insert(error);
                     records.push(record);
                 }
