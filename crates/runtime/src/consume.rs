@@ -82,11 +82,12 @@ impl ConsumeLoop {
                 End::Stopped => break,
                 End::Paused(reason) => {
                     metrics.paused();
-                    tracing::warn!(name = self.name, reason, "nothing can be tried: paused");
+                    // Its part has said so, once.
+                    tracing::debug!(name = self.name, reason, "nothing can be tried: paused");
                     failures = self.probe(reason, failures, &shutdown).await;
                 }
                 End::Lost(reason) => {
-                    tracing::warn!(name = self.name, reason, "the queue is away");
+                    tracing::debug!(name = self.name, reason, "the queue is away");
                     self.part.waiting(format!("the queue {destination}: {reason}"));
                     shutdown.sleep(self.settings.probe.wait(failures, &*self.entropy)).await;
                 }
@@ -108,7 +109,7 @@ impl ConsumeLoop {
                 Some(Ok(())) | None => return failures,
                 Some(Err(error)) => {
                     tracing::debug!(name = self.name, error = error.chain(), "still nothing can be tried");
-                    reason = error.to_string();
+                    reason = error.chain();
                 }
             }
             failures = failures.saturating_add(1);

@@ -213,7 +213,7 @@ impl Publisher {
             let _lines = telemetry::enter(&trace);
             let (reason, detail) = (&*letter.reason, &*letter.detail);
             let id = letter.message_id.map(tracing::field::display);
-            tracing::warn!(message = id, reason, detail, "a change is a dead letter");
+            tracing::warn!(message_id = id, reason, detail, "a change is a dead letter");
             let labels =
                 [KeyValue::new(metrics::SOURCE, "changes"), KeyValue::new(metrics::REASON, letter.reason)];
             self.buried.add(1, &labels);

@@ -51,8 +51,8 @@ pub(crate) async fn run(context: Context, shutdown: Shutdown) -> Result<()> {
                 context.settings.gap_retry()
             }
             _ => {
-                tracing::warn!(error = error.chain(), "the table stream is away");
-                part.waiting(format!("the table stream: {error}"));
+                // Said in the log by the part, once for as long as it is the same.
+                part.waiting(format!("the table stream: {}", error.chain()));
                 backoff.wait(failures, &*context.entropy)
             }
         };

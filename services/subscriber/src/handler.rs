@@ -162,8 +162,8 @@ fn failed(row: &NewItem, error: &Error) -> Verdict {
         | ErrorKind::NotFound
         | ErrorKind::Unknown
         | ErrorKind::LeaseLost
-        | ErrorKind::Gap => Verdict::Unavailable { detail: error.to_string() },
-        ErrorKind::Transient => Verdict::Retry { detail: error.to_string() },
+        | ErrorKind::Gap => Verdict::Unavailable { detail: error.chain() },
+        ErrorKind::Transient => Verdict::Retry { detail: error.chain() },
     }
 }
 

@@ -68,13 +68,12 @@ impl Guard {
             .with_protocol(Protocol::HttpBinary)
             .build()
             .with_context(|| format!("spans of {name} cannot be exported"))?;
-        let sampling = self.export.sampling;
         let resource = resource(name, &self.instance);
-        let (provider, tally) = spans::provider(exporter, sampling, resource, &meter, name);
+        let (provider, tally) = spans::provider(exporter, &self.export, resource, &meter, name);
         let tracer = BoxedTracer::new(Box::new(provider.tracer("tidings")));
         self.tracers.lock().unwrap_or_else(PoisonError::into_inner).insert(name, (provider, tally));
         let telemetry = Telemetry::new(tracer, meter);
-        Ok(named(if sampling.parent_based { telemetry } else { telemetry.deciding_anew() }))
+        Ok(named(if self.export.sampling.parent_based { telemetry } else { telemetry.deciding_anew() }))
     }
 
     /// What the metrics of everything that is no service are made of.

@@ -35,7 +35,7 @@ pub(super) fn bury(of: &ConsumeLoop, dead: Vec<(Entry, Reject)>) -> BoxFuture<'s
             letter::of_received(of.source, &entry.received, &reject, attempts, &*of.clock, &*of.entropy);
         let id = letter.message_id.map(tracing::field::display);
         let (name, reason, detail) = (of.name, reject.reason, &*reject.detail);
-        tracing::warn!(name, message = id, reason, detail, attempts, "a dead letter");
+        tracing::warn!(name, message_id = id, reason, detail, attempts, "a dead letter");
         entries.push((entry.lease(), reject.reason));
         letters.push(letter);
     }

@@ -263,12 +263,7 @@ impl<'a> Session<'a> {
                 }
             }
             Err(error) => {
-                tracing::warn!(
-                    name = self.of.name,
-                    error = error.chain(),
-                    "dead letters could not be written"
-                );
-                self.end(End::Paused(format!("the dead letters: {error}")));
+                self.end(End::Paused(format!("the dead letters could not be written: {}", error.chain())));
                 for (lease, _) in burial.entries {
                     self.release(lease);
                 }

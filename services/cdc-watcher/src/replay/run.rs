@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
                 Err(error) if error.kind == ErrorKind::Rejected => {
                     record.span.fail(error.kind.as_str(), error.context.as_str());
                     self.progress.refused += 1;
-                    tracing::warn!(message = %record.id, error = error.chain(), "the bus refuses an item's record");
+                    tracing::warn!(message_id = %record.id, error = error.chain(), "the bus refuses an item's record");
                 }
                 Err(error) => {
                     let kind = KeyValue::new(conventions::ERROR_TYPE, error.kind.as_str());

@@ -12,6 +12,8 @@ const FOR_METRICS: &str = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
 /// Who metrics are exported to: a list.
 const METRICS_EXPORTER: &str = "OTEL_METRICS_EXPORTER";
 const METRICS_INTERVAL: &str = "OTEL_METRIC_EXPORT_INTERVAL";
+const QUEUE_SIZE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
+const DELAY: &str = "OTEL_BSP_SCHEDULE_DELAY";
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
 const SAMPLER_ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
 
@@ -24,6 +26,23 @@ const PROTOCOLS: [&str; 3] = [
 
 /// How often metrics are pushed unless it is said (the specification's default).
 const PUSH_EVERY: Duration = Duration::from_secs(60);
+
+/// How spans wait for their export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// How many of a service may wait; more are dropped, never waited for.
+    pub(crate) most: usize,
+    /// How long one waits for others to be exported with it.
+    pub(crate) delay: Duration,
+}
+
+impl Default for Waiting {
+    /// More and shorter than the specification's 2,048 and 5 s: a burst of messages is many spans, and a trace is looked for
+    /// as soon as its mail is there.
+    fn default() -> Self {
+        Self { most: 8192, delay: Duration::from_secs(1) }
+    }
+}
 
 /// Which new traces are recorded.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,6 +77,8 @@ pub(crate) struct Export {
     pub(crate) spans: Option<String>,
     /// Which of them are recorded.
     pub(crate) sampling: Sampling,
+    /// How they wait for that.
+    pub(crate) waiting: Waiting,
     /// How often metrics are pushed; none: they are not. The page `/metrics` shows them in any case.
     pub(crate) metrics: Option<Duration>,
     /// Whether whoever starts us names the process.
@@ -95,6 +116,7 @@ impl Export {
         Self {
             spans: spans.map(|(_, endpoint)| endpoint.to_owned()),
             sampling,
+            waiting: waiting(&set, faults),
             metrics,
             names_instance: set("OTEL_RESOURCE_ATTRIBUTES")
                 .is_some_and(|attributes| attributes.contains("service.instance.id")),
@@ -119,15 +141,32 @@ fn pushes_metrics<'a>(set: &impl Fn(&str) -> Option<&'a str>, faults: &mut Fault
             }
         }
     }
-    let every = match set(METRICS_INTERVAL).map(str::parse) {
-        None => PUSH_EVERY,
-        Some(Ok(millis @ 1..)) => Duration::from_millis(millis),
-        Some(_) => {
-            faults.add(METRICS_INTERVAL, "write milliseconds, 1 or more".to_owned());
-            PUSH_EVERY
-        }
-    };
-    pushes.then_some(every)
+    let every = number(set, METRICS_INTERVAL, "milliseconds", faults);
+    pushes.then_some(every.map_or(PUSH_EVERY, Duration::from_millis))
+}
+
+fn waiting<'a>(set: &impl Fn(&str) -> Option<&'a str>, faults: &mut Faults) -> Waiting {
+    let default = Waiting::default();
+    let most = number(set, QUEUE_SIZE, "a number of spans", faults);
+    let delay = number(set, DELAY, "milliseconds", faults);
+    Waiting {
+        most: most.and_then(|most| usize::try_from(most).ok()).unwrap_or(default.most),
+        delay: delay.map_or(default.delay, Duration::from_millis),
+    }
+}
+
+/// What a variable says, where it is set and says something.
+fn number<'a>(
+    set: &impl Fn(&str) -> Option<&'a str>,
+    name: &str,
+    what: &str,
+    faults: &mut Faults,
+) -> Option<u64> {
+    let number = set(name)?.parse().ok().filter(|number| (1..=u64::from(u32::MAX)).contains(number));
+    if number.is_none() {
+        faults.add(name, format!("write {what}, 1 or more"));
+    }
+    number
 }
 
 fn sampling<'a>(set: &impl Fn(&str) -> Option<&'a str>, faults: &mut Faults) -> Sampling {
@@ -201,6 +240,14 @@ mod tests {
         assert_eq!(pushed(&[(METRICS_EXPORTER, "otlp")]), every(60_000), "to the default address");
         refused(&[ENDPOINT, (METRICS_EXPORTER, "console")], "none of otlp");
         refused(&[ENDPOINT, (METRICS_INTERVAL, "1s")], "milliseconds");
+    }
+
+    #[test]
+    fn spans_wait_as_the_standard_variables_say() {
+        assert_eq!(read(&[ENDPOINT]).0.waiting, Waiting::default());
+        let said = read(&[ENDPOINT, (QUEUE_SIZE, "100"), (DELAY, "250")]).0.waiting;
+        assert_eq!(said, Waiting { most: 100, delay: Duration::from_millis(250) });
+        refused(&[ENDPOINT, (QUEUE_SIZE, "0")], "a number of spans");
     }
 
     #[test]

@@ -23,39 +23,33 @@ use opentelemetry_sdk::{
     },
 };
 
-use super::export::{Root, Sampling};
-
-/// Spans that wait to be exported; more are dropped, never waited for.
-const QUEUED: usize = 8192;
+use super::export::{Export, Root, Sampling};
 
 /// The most spans of one export.
 const BATCH: usize = 512;
-
-/// The longest that a span waits for others to be exported with it.
-const DELAY: Duration = Duration::from_secs(1);
 
 const ERROR_TYPE: &str = "error.type";
 
 /// A provider whose spans go out through `exporter`, and the count of those that do not.
 pub(super) fn provider(
     exporter: impl SpanExporter + 'static,
-    sampling: Sampling,
+    export: &Export,
     resource: Resource,
     meter: &Meter,
     service: &'static str,
 ) -> (SdkTracerProvider, Arc<Tally>) {
-    let tally = Arc::new(Tally::new(meter, service));
+    let tally = Arc::new(Tally::new(meter, service, export.waiting.most));
     let batches = BatchConfigBuilder::default()
         // What is counted as waiting is let in: the queue itself is never full.
-        .with_max_queue_size(QUEUED + BATCH)
+        .with_max_queue_size(export.waiting.most + BATCH)
         .with_max_export_batch_size(BATCH)
-        .with_scheduled_delay(DELAY)
+        .with_scheduled_delay(export.waiting.delay)
         .build();
     let counted = Counted { exporter, tally: Arc::clone(&tally) };
     let inner = BatchSpanProcessor::builder(counted).with_batch_config(batches).build();
     let provider = SdkTracerProvider::builder()
         .with_resource(resource)
-        .with_sampler(sampler(sampling))
+        .with_sampler(sampler(export.sampling))
         .with_span_processor(Bounded { inner, tally: Arc::clone(&tally) })
         .build();
     (provider, tally)
@@ -97,6 +91,7 @@ impl ShouldSample for Caused {
 #[derive(Debug)]
 pub(super) struct Tally {
     service: &'static str,
+    most: usize,
     waiting: AtomicUsize,
     lost: AtomicU64,
     /// Whether the last export failed, which is said once.
@@ -109,13 +104,14 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    fn new(meter: &Meter, service: &'static str) -> Self {
+    fn new(meter: &Meter, service: &'static str, most: usize) -> Self {
         let counter = |name: &'static str, description: &'static str| {
             meter.u64_counter(name).with_unit("{span}").with_description(description).build()
         };
         let because = |error: &'static str| [KeyValue::new(ERROR_TYPE, error)];
         let tally = Self {
             service,
+            most,
             waiting: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
             failing: AtomicBool::new(false),
@@ -140,7 +136,7 @@ impl Tally {
 
     /// Counts one more that waits; false where it is one too many and dropped.
     fn lets_in(&self) -> bool {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) < QUEUED {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) < self.most {
             return true;
         }
         self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -246,14 +242,14 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_dropped_and_counted_and_what_was_handed_over_makes_room() {
-        let tally = Tally::new(&NoopMeterProvider::new().meter("test"), "test");
-        assert!((0..QUEUED).all(|_| tally.lets_in()));
+        let tally = Tally::new(&NoopMeterProvider::new().meter("test"), "test", 10);
+        assert!((0..10).all(|_| tally.lets_in()));
         assert!(!tally.lets_in() && !tally.lets_in());
-        assert_eq!(tally.lost(), QUEUED as u64 + 2, "and all that wait, if it ended now");
-        tally.began(QUEUED);
-        tally.ended(BATCH, &Ok(()));
-        tally.ended(QUEUED - BATCH, &Err(OTelSdkError::Timeout(DELAY)));
+        assert_eq!(tally.lost(), 12, "and all that wait, if it ended now");
+        tally.began(10);
+        tally.ended(7, &Ok(()));
+        tally.ended(3, &Err(OTelSdkError::Timeout(Duration::from_secs(1))));
         assert!(tally.lets_in());
-        assert_eq!(tally.lost(), (QUEUED - BATCH + 2 + 1) as u64);
+        assert_eq!(tally.lost(), 3 + 2 + 1);
     }
 }

@@ -3,6 +3,7 @@
 mod faults;
 mod foreign;
 mod ledger;
+mod logs;
 mod mail_server;
 mod operate;
 mod pipeline;

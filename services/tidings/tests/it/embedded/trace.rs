@@ -84,14 +84,3 @@ async fn a_garbage_traceparent_begins_a_trace_of_its_own() {
     assert_eq!(post.parent, "");
     assert_eq!(post.trace.len(), 32);
 }
-
-#[tokio::test]
-async fn a_dead_collector_costs_nothing_but_its_spans() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let endpoint = format!("http://{nobody}");
-    let mut server = Server::start_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]).await;
-    server.subscribe("reader@example.com").await;
-    let id = server.publish("not traced anywhere").await;
-    assert_eq!(server.finished(&id).await["deliveries"]["sent"], 1);
-    assert!(server.stop().await.success(), "{}", server.log());
-}

@@ -64,7 +64,7 @@ impl Listener {
 }
 
 /// Publishes to an exchange as another party; what each was answered.
-async fn publish(stack: &Stack, exchange: &str, messages: &[Value]) -> Vec<String> {
+pub(super) async fn publish(stack: &Stack, exchange: &str, messages: &[Value]) -> Vec<String> {
     let mut command = python("tests/it/selfhosted/foreign/pika_client.py");
     command.args(["publish", &stack.amqp, &stack.name(exchange)]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

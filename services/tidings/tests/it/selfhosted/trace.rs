@@ -66,6 +66,20 @@ async fn one_post_is_one_trace_through_the_four_processes() {
         assert!(span.links.contains(&(trace.to_owned(), span.parent.clone())), "{span:#?}");
     }
 
+    // What a client does not record none of the four does, through the broker, the table and the delivery's row.
+    let unrecorded = "1bf7651916cd43dd8448eb211c80319c";
+    let traceparent = format!("00-{unrecorded}-{caller}-00");
+    let request = stack
+        .request(Method::POST, "/v1/topics/messages/messages")
+        .header("traceparent", &traceparent)
+        .header(header::CONTENT_TYPE, "text/plain")
+        .body("not traced");
+    stack.finished(stack.ok(request).await["id"].as_str().unwrap()).await;
+    for table in ["items", "deliveries"] {
+        let carried = stack.psql(&format!("select traceparent from {table} order by 1 desc limit 1")).await;
+        assert_eq!(carried, traceparent, "{table}");
+    }
+
     // A row by SQL has no trace yet: the capture begins one.
     let id =
         stack.psql("insert into items (topic, message) values ('messages', 'by SQL') returning id").await;
@@ -73,6 +87,9 @@ async fn one_post_is_one_trace_through_the_four_processes() {
     let spans =
         collector.wait_until(|spans| spans.iter().filter(|span| span.name == "send mail").count() >= 2).await;
     let sent = spans.iter().rfind(|span| span.name == "send mail" && span.trace != trace).unwrap();
+    let of_unrecorded =
+        |span: &&Span| span.trace == unrecorded || span.links.iter().any(|(trace, _)| trace == unrecorded);
+    assert_eq!(spans.iter().find(of_unrecorded).map(|span| &span.name), None);
     let own: Vec<&Span> = spans.iter().filter(|span| span.trace == sent.trace).collect();
     let root = own.iter().find(|span| span.parent.is_empty()).unwrap_or_else(|| panic!("{own:#?}"));
     assert_eq!((root.service.as_str(), root.name.as_str()), (watcher, "capture items"), "{own:#?}");
