@@ -5,6 +5,7 @@ mod foreign;
 mod ledger;
 mod logs;
 mod mail_server;
+mod metrics_of_servers;
 mod operate;
 mod pipeline;
 mod process;
