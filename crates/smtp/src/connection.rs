@@ -111,7 +111,6 @@ impl Connector {
                 connected = &mut connecting => {
                     let phase = if progress.has_spoken() { MailPhase::Ehlo } else { MailPhase::Greeting };
                     let smtp = connected.map_err(|error| Failure::of(phase, &error))?;
-                    drop(connecting);
                     return Ok((smtp, progress));
                 }
                 () = progress.spoke(), if !greeted => {

@@ -9,6 +9,7 @@ mod installation;
 mod recovery;
 mod servers;
 mod statements;
+mod telemetry;
 
 use std::{path::Path, time::Duration};
 
@@ -82,6 +83,8 @@ enum Part {
     Recovery,
     /// The large transaction.
     Transaction,
+    /// What telemetry costs.
+    Telemetry,
 }
 
 /// The name of the hop whose other side is the api under load.
@@ -160,6 +163,13 @@ pub(crate) async fn run(program: &Path, options: Options) -> anyhow::Result<()> 
     }
     if options.has(Part::Transaction) {
         growth::transaction(&installation, &servers, options.rows).await?.print();
+    }
+    if options.has(Part::Telemetry) {
+        let load = (options.connections, options.under_way, options.phase());
+        let (every, few) =
+            telemetry::measure(&mut installation, &servers, &sink, options.rounds, load).await?;
+        verdict.at_most("throughput that every trace costs, %", every, 10.0);
+        verdict.at_most("throughput that 1 % of traces costs, %", few, 1.0);
     }
     for complaint in installation.complaints().iter().take(20) {
         println!("{complaint}");

@@ -113,6 +113,17 @@ impl Installation {
         Ok(())
     }
 
+    /// Ends the four processes and starts them again, with these settings beside their own until the next time.
+    pub(crate) async fn restart_with(&mut self, more: Vec<(&'static str, String)>) -> anyhow::Result<()> {
+        self.services.clear();
+        self.environment.retain(|(name, _)| !name.starts_with("OTEL_"));
+        self.environment.extend(more);
+        for service in SERVICES {
+            self.start_again(service).await?;
+        }
+        Ok(())
+    }
+
     /// The process of `service`.
     pub(crate) fn service(&self, service: &str) -> anyhow::Result<&Server> {
         self.services.get(service).with_context(|| format!("no {service} runs"))
