@@ -2,6 +2,7 @@
 
 mod export;
 mod lines;
+mod pushes;
 mod spans;
 
 use std::{
@@ -29,7 +30,7 @@ use tidings_runtime::telemetry::Telemetry;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 pub(crate) use self::export::Export;
-use self::{lines::JsonLines, spans::Tally};
+use self::{lines::JsonLines, pushes::Told, spans::Tally};
 use crate::{
     chance::chance,
     profile::Role,
@@ -102,7 +103,12 @@ impl Drop for Guard {
                     let ended = provider.shutdown_with_timeout(FLUSH).err().map(|error| error.to_string());
                     let count = tally.lost();
                     if ended.is_some() || count > 0 {
-                        tracing::warn!(service, count, error = ended, "not all spans were exported");
+                        tracing::warn!(
+                            spans_of = service,
+                            count,
+                            error = ended,
+                            "not all spans were exported"
+                        );
                     }
                 });
             }
@@ -142,7 +148,8 @@ pub(crate) fn init(settings: &Settings, export: Export, roles: &[Role]) -> anyho
             .with_protocol(Protocol::HttpBinary)
             .build()
             .context("metrics cannot be pushed")?;
-        meters = meters.with_reader(PeriodicReader::builder(exporter).with_interval(every).build());
+        meters =
+            meters.with_reader(PeriodicReader::builder(Told::new(exporter)).with_interval(every).build());
     }
     Ok(Arc::new(Guard { meters: meters.build(), registry, export, instance, tracers: Mutex::default() }))
 }

@@ -3,13 +3,13 @@ use std::sync::{Arc, Mutex};
 use opentelemetry::{
     global::BoxedTracer,
     metrics::{MeterProvider as _, noop::NoopMeterProvider},
-    trace::{SpanKind, TracerProvider as _},
+    trace::{Event, SpanKind, TracerProvider as _},
 };
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{SdkTracerProvider, SpanData, SpanExporter},
 };
-use tidings_domain::trace_context::TraceContext;
+use tidings_domain::{Error, trace_context::TraceContext};
 use tidings_runtime::telemetry::Telemetry;
 
 use crate::setup::{Setup, message};
@@ -55,6 +55,33 @@ async fn a_record_carries_its_publish_span_under_the_capture_under_the_row() {
     assert_eq!(publish.span_kind, SpanKind::Producer);
     let expected = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{}-01", publish.span_context.span_id());
     assert_eq!(published[0].headers["traceparent"], expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn publishes_made_again_and_dead_letters_are_events() {
+    let kept = Kept::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone()).build();
+    let mut setup = Setup::new();
+    let tracer = BoxedTracer::new(Box::new(provider.tracer("test")));
+    setup.telemetry = Telemetry::new(tracer, NoopMeterProvider::new().meter("test"));
+    setup.bus.will_fail("text", [Error::unavailable("away"), Error::rejected("a secret of the bus")]);
+    setup.insert(message(1, "text"));
+    setup.start();
+    setup.until_confirmed().await;
+    setup.stop().await;
+
+    let spans = kept.spans();
+    let publish = spans.iter().find(|span| span.name == "publish tidings-notifications").unwrap();
+    let said = |event: &Event| {
+        let attributes = event.attributes.iter().map(|a| format!(" {}={}", a.key, a.value));
+        format!("{}{}", event.name, attributes.collect::<String>())
+    };
+    let events: Vec<String> = publish.events.iter().map(said).collect();
+    let expected = [
+        "tidings.retry error.type=unavailable",
+        "tidings.dead_letter tidings.reason=rejected tidings.attempts=2",
+    ];
+    assert_eq!(events, expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ const FOR_ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const FOR_SPANS: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 const FOR_METRICS: &str = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
 
+const TRACES_EXPORTER: &str = "OTEL_TRACES_EXPORTER";
 /// Who metrics are exported to: a list.
 const METRICS_EXPORTER: &str = "OTEL_METRICS_EXPORTER";
 const METRICS_INTERVAL: &str = "OTEL_METRIC_EXPORT_INTERVAL";
@@ -94,9 +95,13 @@ impl Export {
         if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Self { sampling, ..Self::default() };
         }
-        let spans = match set("OTEL_TRACES_EXPORTER") {
+        let spans = match set(TRACES_EXPORTER) {
             Some("none") => None,
-            _ => [FOR_SPANS, FOR_ALL].iter().find_map(|name| Some((*name, set(name)?))),
+            None | Some("otlp") => set(FOR_SPANS).or_else(|| set(FOR_ALL)),
+            Some(other) => {
+                faults.add(TRACES_EXPORTER, format!("{other:?} is none of otlp, none"));
+                None
+            }
         };
         let metrics = pushes_metrics(&set, faults);
         if spans.is_some() || metrics.is_some() {
@@ -114,7 +119,7 @@ impl Export {
             }
         }
         Self {
-            spans: spans.map(|(_, endpoint)| endpoint.to_owned()),
+            spans: spans.map(str::to_owned),
             sampling,
             waiting: waiting(&set, faults),
             metrics,
@@ -219,7 +224,8 @@ mod tests {
         assert_eq!(read(&[]).0, Export::default());
         assert_eq!(read(&[ENDPOINT]).0.spans.as_deref(), Some("http://127.0.0.1:4318"));
         assert_eq!(read(&[ENDPOINT, ("OTEL_SDK_DISABLED", "true")]).0, Export::default());
-        assert_eq!(read(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")]).0.spans, None);
+        assert_eq!(read(&[ENDPOINT, (TRACES_EXPORTER, "none")]).0.spans, None);
+        refused(&[ENDPOINT, (TRACES_EXPORTER, "zipkin")], "none of otlp, none");
         refused(&[ENDPOINT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], "http/protobuf");
         refused(&[(FOR_ALL, "localhost:4317")], "no address");
     }

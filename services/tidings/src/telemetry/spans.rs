@@ -151,11 +151,11 @@ impl Tally {
     }
 
     fn ended(&self, count: usize, result: &OTelSdkResult) {
-        let service = self.service;
+        let spans_of = self.service;
         let Err(error) = result else {
             self.exported.add(count as u64, &[]);
             if self.failing.swap(false, Ordering::Relaxed) {
-                tracing::info!(service, "spans are exported again");
+                tracing::info!(spans_of, "spans are exported again");
             }
             return;
         };
@@ -164,7 +164,7 @@ impl Tally {
         self.lost.fetch_add(count as u64, Ordering::Relaxed);
         if !self.failing.swap(true, Ordering::Relaxed) {
             let error = error.to_string();
-            tracing::warn!(service, error, "spans cannot be exported: they are dropped and counted");
+            tracing::warn!(spans_of, error, "spans cannot be exported: they are dropped and counted");
         }
     }
 

@@ -73,6 +73,22 @@ async fn a_collector_gets_the_numbers_of_the_page() {
 }
 
 #[tokio::test]
+async fn what_was_not_pushed_yet_is_pushed_at_the_stop() {
+    let collector = Collector::start().await;
+    let endpoint = format!("{}/v1/metrics", collector.endpoint);
+    let mut server = Server::start_with(&[("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", endpoint.as_str())]).await;
+    server.subscribe_confirmed(&["reader@example.com"]).await;
+    let id = server.publish("counted").await;
+    assert_eq!(server.finished(&id).await["state"], "done");
+    assert_eq!(collector.pushes(), 0, "a minute has not passed");
+    let stopped = async { assert!(server.stop().await.success(), "{}", server.log()) };
+    let (push, ()) = tokio::join!(collector.push_that(|_| true), stopped);
+    let planned = push.samples.iter().find(|((name, _), _)| name == "tidings_deliveries_planned_total");
+    assert_eq!(planned.map(|(_, value)| *value), Some(1.0), "{:#?}", push.samples);
+    assert_eq!(collector.spans().len(), 0, "the endpoint is for metrics alone");
+}
+
+#[tokio::test]
 async fn where_prometheus_reads_the_page_nothing_is_pushed() {
     let collector = Collector::start().await;
     let mut server = Server::start_with(&[

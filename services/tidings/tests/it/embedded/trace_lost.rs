@@ -42,6 +42,7 @@ async fn a_collector_that_is_away() {
     let mut server = Server::start_with(&[
         ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "100"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "500"),
     ])
     .await;
@@ -53,6 +54,7 @@ async fn a_collector_that_is_away() {
     let failed = total(&server, "otel_sdk_exporter_span_exported_total", "error_type").await;
     assert_eq!(exported, failed, "none was taken");
     stops_quickly(&mut server).await;
+    assert!(server.log().contains("metrics cannot be pushed"), "{}", server.log());
     let said = server.log().matches("spans cannot be exported").count();
     assert!((1..=4).contains(&said), "once a service, not once an export: {said}\n{}", server.log());
 }

@@ -10,7 +10,10 @@ use crate::harness::collector::{Collector, Span};
 #[tokio::test]
 async fn one_post_is_one_trace_through_the_four_processes() {
     let collector = Collector::start().await;
-    let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str())];
+    let settings = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str()),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "250"),
+    ];
     let stack = Stack::start_on(Servers::shared().await, &settings).await;
     stack.subscribe_confirmed(&["reader@example.com"]).await;
     let (trace, caller) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
@@ -78,6 +81,11 @@ async fn one_post_is_one_trace_through_the_four_processes() {
     for table in ["items", "deliveries"] {
         let carried = stack.psql(&format!("select traceparent from {table} order by 1 desc limit 1")).await;
         assert_eq!(carried, traceparent, "{table}");
+    }
+
+    // Each process pushes its own metrics under its own name.
+    for service in [api, subscriber, watcher, mailer] {
+        collector.push_that(|push| push.resource["service.name"] == service).await;
     }
 
     // A row by SQL has no trace yet: the capture begins one.
