@@ -79,6 +79,8 @@ impl TopologyKeeper {
         shutdown: &Shutdown,
     ) {
         let mut declared = false;
+        // What was said of the fault that lasts: once.
+        let mut said = None;
         // When all of it was seen to stand, or made.
         let mut stood_at = None;
         loop {
@@ -86,12 +88,16 @@ impl TopologyKeeper {
             let outcome = self.round(copy, declared, stood_at).await;
             match outcome {
                 Ok(()) => {
-                    declared = true;
+                    (declared, said) = (true, None);
                     stood_at = Some(began_at);
                     part.up();
                 }
                 Err(error) => {
-                    tracing::warn!(error = error.chain(), "cannot look after topics, queues and bindings");
+                    let chain = error.chain();
+                    if said.as_ref() != Some(&chain) {
+                        tracing::warn!(error = chain, "cannot look after topics, queues and bindings");
+                        said = Some(chain);
+                    }
                     let reason = match error.kind {
                         ErrorKind::Conflict | ErrorKind::Misconfigured => error.context.clone(),
                         _ => "the broker or the store, to declare topics, queues and bindings".to_owned(),

@@ -73,6 +73,12 @@ impl Attempts {
         let Some(outcome) = self.attempt(&work, &held, &mut span).await else { return };
         events::ended(&mut span, &work.claimed.delivery, &outcome);
         drop(span);
+        if let Outcome::Failed { answer, dead_letter, .. } = &outcome {
+            // What the server said may hold an address: the dead letter has it, cut.
+            let (reason, attempts) = (&*dead_letter.reason, dead_letter.attempts);
+            let (phase, code) = (answer.as_ref().map(|it| &*it.phase), answer.as_ref().map(|it| it.code));
+            tracing::warn!(delivery = %key, reason, phase, code, attempts, "a mail is given up: a dead letter");
+        }
         if let Outcome::Sent { .. } = outcome {
             let accepted_at = work.item.as_ref().map(|item| item.accepted_at);
             self.metrics.sent(&work.claimed.delivery, accepted_at, self.clock.now());
@@ -195,7 +201,6 @@ impl Attempts {
         }
         match error.class {
             MailErrorClass::Permanent | MailErrorClass::Recipient => {
-                tracing::info!(delivery = %key, phase = error.phase.as_str(), code = error.code, "a mail was refused");
                 self.forget_strikes(&key);
                 self.failed(delivery, reason::REFUSED, said, Some(answer), false)
             }

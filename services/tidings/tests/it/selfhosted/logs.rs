@@ -116,12 +116,23 @@ async fn every_line_is_json_with_its_cause_and_its_trace_and_nothing_personal() 
     for secret in ["DATABASE_URL", "AMQP_URL"].into_iter().filter_map(|url| password(stack.setting(url))) {
         assert!(!text.contains(&secret), "a password was logged:\n{text}");
     }
-    for message in ["a mail was refused", "the outcome of a mail is unknown", "a request was not served"] {
+    let of_the_post =
+        ["a mail is given up: a dead letter", "the outcome of a mail is unknown", "a request was not served"];
+    for message in of_the_post {
         for line in that_say(&all, message) {
             assert_eq!(line["trace_id"], TRACE, "{line}");
             assert_eq!(line["span_id"].as_str().map(str::len), Some(16), "{line}");
         }
     }
+    let given_up = that_say(&all, of_the_post[0]);
+    assert_eq!(
+        (&given_up[0]["reason"], &given_up[0]["code"]),
+        (&json!("refused"), &json!(550)),
+        "{given_up:#?}"
+    );
+    // An outage is told when it begins, not at every look.
+    let looks = all.iter().filter(|line| line["message"] == "cannot look after topics, queues and bindings");
+    assert!(looks.count() < 6, "{all:#?}");
     assert!(that_say(&all, "a dead letter").iter().all(|line| line["trace_id"] == TRACE));
     // The whole chain, from what was tried to what the system said.
     let chain = that_say(&all, "not connected to the broker; trying again")[0]["error"].as_str().unwrap();
