@@ -5,11 +5,16 @@
 #
 #   docker compose up --detach --wait && ./demo.sh [MESSAGES]
 #
+# At most 5,000 messages: Mailpit keeps no more (MP_MAX_MESSAGES of docker-compose.yml), and every mail is counted.
 # Needs bash, curl and docker. TIDINGS_KEY is sent where it is set.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 messages=${1:-1000}
+if ! [ "$messages" -ge 10 ] 2>/dev/null || [ "$messages" -gt 5000 ]; then
+    printf '%s\n' "demo.sh [MESSAGES]: from 10 to 5000" >&2
+    exit 2
+fi
 workers=8
 folder=$(mktemp -d)
 run=$(date +%s)
@@ -145,7 +150,11 @@ longest=$(awk '
     function seconds(at) { return substr(at, 9, 2) * 86400 + substr(at, 12, 2) * 3600 + substr(at, 15, 2) * 60 + substr(at, 18, 6) }
     $6 != "-" { took = seconds($6) - seconds($5); if (took > most) { most = took; id = $1 } }
     END { printf "%s %.1f", id, most }' "$folder/status")
-say "   the longest way took ${longest#* } s: $grafana/d/tidings-pipeline?var-message_id=${longest% *}"
+if [ -n "${longest% *}" ]; then
+    say "   the longest way took ${longest#* } s: $grafana/d/tidings-pipeline?var-message_id=${longest% *}"
+else
+    say "   no message tells when it was mailed"
+fi
 
 say "   (what was being mailed when the mailer was killed is taken up again when its lease of a minute has run out; whether it had been"
 say "   mailed is not known then, and it is mailed again: sent twice counts these)"

@@ -4,12 +4,15 @@
     check.py                                  each board parses, ids and places are unique, sources are known, and it
                                               asks for nothing that docs/metrics.md does not list
     check.py --prometheus URL                 every query is asked over the last 15 minutes; none is empty or all NaN
-             [--tempo URL --message ID]       every trace search is asked; the ones for ID find a trace
+             [--tempo URL --message ID]       every trace search of a panel or a link is asked, and finds a trace
+                                              (ID stands for the message in the box)
+             [--happened LABEL...]            what is rare and did happen in this run: a panel that shows it has data
              [--grafana URL]                  Grafana has loaded every board
              [--exposed]                      every metric of ours in Prometheus is listed, with these labels
 
 A query that ends in `or vector(0)` asks for what a good run does not have: without that end it may be empty, and is
-named. Python's standard library only. The last line is `N passed, M failed`.
+named, unless --happened has its title. A search for what took long is asked without the time, since nothing need have
+been slow; each term has to be one of TraceQL's. Python's standard library only. The last line is `N passed, M failed`.
 """
 import argparse
 import json
@@ -111,7 +114,7 @@ def answers(prometheus, expr, end):
     return sum(math.isfinite(float(value)) for series in data["result"] for _, value in series["values"])
 
 
-def with_prometheus(name, board, prometheus):
+def with_prometheus(name, board, prometheus, happened, met):
     end = time.time()
     for panel, target in targets(board):
         expr = target.get("expr")
@@ -120,23 +123,56 @@ def with_prometheus(name, board, prometheus):
         where = f"{name}: {panel['title']} {target['refId']}"
         try:
             check(f"{where} has data", answers(prometheus, expr, end) > 0, filled(expr))
-            if expr.endswith(RARE) and not answers(prometheus, expr.removesuffix(RARE), end):
-                print(f"   it did not happen in this run: {where}")
+            if expr.endswith(RARE):
+                there = answers(prometheus, expr.removesuffix(RARE), end) > 0
+                if where.split(": ", 1)[1] in happened:
+                    met.add(where.split(": ", 1)[1])
+                    check(f"{where} shows what happened", there, filled(expr))
+                elif not there:
+                    print(f"   it did not happen in this run: {where}")
         except urllib.error.HTTPError as error:
             check(f"{where} is a query", False, f"{filled(expr)}: {error.read().decode()}")
 
 
-def with_tempo(name, board, tempo, message):
+ATTRIBUTE = r"(?:resource|span)\.[a-z][a-z0-9_.]*"
+TEXT = r'"[^"]*"'
+TERM = re.compile(
+    rf"(?:name|rootName|rootServiceName|{ATTRIBUTE}) ?(?:=~|!~|!=|=) ?{TEXT}"
+    r"|status ?!?= ?(?:error|ok|unset)|kind ?!?= ?(?:server|client|producer|consumer|internal)"
+    r"|(?:duration|traceDuration) ?[<>]=? ?[0-9]+(?:ns|us|ms|s|m|h)"
+)
+
+
+def searches(board):
+    """Title and TraceQL of every panel and link."""
     for panel, target in targets(board):
-        query = target.get("query")
-        if target.get("queryType") != "traceql":
-            continue
-        of_message = "$message_id" in query
+        if target.get("queryType") == "traceql":
+            yield panel["title"], target["query"]
+    for panel in panels(board):
+        for link in panel.get("fieldConfig", {}).get("defaults", {}).get("links", []):
+            panes = urllib.parse.parse_qs(urllib.parse.urlsplit(link["url"]).query).get("panes", ["{}"])[0]
+            for pane in json.loads(panes).values():
+                for query in pane["queries"]:
+                    yield f"{panel['title']}, link {link['title']!r}", query["query"]
+
+
+def terms_of(query):
+    braces = re.fullmatch(r"\s*\{(.*)\}\s*", query)
+    return [term.strip() for term in braces[1].split("&&")] if braces else []
+
+
+def with_tempo(name, board, tempo, message):
+    asked_for = {query: title for title, query in searches(board)}
+    for query, title in asked_for.items():
         query = query.replace("$message_id", message)
-        found = ask(f"{tempo}/api/search", q=query, limit=20).get("traces", [])
-        where = f"{name}: {panel['title']}"
-        # Slow and failed traces need not exist.
-        check(f"{where} finds the message's trace" if of_message else f"{where} can be asked", found or not of_message, query)
+        where = f"{name}: {title}"
+        terms = terms_of(query)
+        check(f"{where} is TraceQL", bool(terms) and all(TERM.fullmatch(term) for term in terms), query)
+        root = [term.split('"')[1] for term in terms if term.startswith("rootServiceName")]
+        asked = [term for term in terms if not term.startswith(("duration", "traceDuration", "rootServiceName"))]
+        found = ask(f"{tempo}/api/search", q="{ " + " && ".join(asked) + " }", limit=1000).get("traces", [])
+        found = [trace for trace in found if not root or trace["rootServiceName"] == root[0]]
+        check(f"{where} finds a trace", bool(found), query)
 
 
 def with_grafana(names, grafana):
@@ -153,7 +189,9 @@ def is_listed(prometheus, page):
         for row in rows:
             seen.setdefault(base(row["__name__"]), set()).update(set(row) - OF_ALL)
         for metric, labels in sorted(seen.items()):
-            check(f"{metric} is in docs/metrics.md with its labels", page.get(metric) == labels, f"has {sorted(labels)}, the page says {sorted(page.get(metric) or ['nothing'])}")
+            listed_labels = page.get(metric, {"nothing"})
+            all_of, any_of = {label for label in listed_labels if not label.endswith("?")}, {label.rstrip("?") for label in listed_labels}
+            check(f"{metric} is in docs/metrics.md with its labels", all_of <= labels <= any_of, f"has {sorted(labels)}, the page says {sorted(listed_labels)}")
 
 
 def main():
@@ -161,18 +199,21 @@ def main():
     for option in ("prometheus", "tempo", "grafana"):
         parser.add_argument(f"--{option}", metavar="URL")
     parser.add_argument("--message", metavar="ID", default="")
+    parser.add_argument("--happened", metavar="PANEL", nargs="*", default=[])
     parser.add_argument("--exposed", action="store_true")
     options = parser.parse_args()
     page = listed()
     uids = []
+    met = set()
     for path in sorted((HERE / "boards").glob("*.json")):
         board = json.loads(path.read_text())
         uids.append(board["uid"])
         by_itself(path.name, board, page)
         if options.prometheus:
-            with_prometheus(path.name, board, options.prometheus)
+            with_prometheus(path.name, board, options.prometheus, options.happened, met)
         if options.tempo:
             with_tempo(path.name, board, options.tempo, options.message)
+    check("each panel of --happened is on a board", met == set(options.happened) or not options.prometheus, str(set(options.happened) - met))
     check("three boards, each with a uid of its own", len(uids) == len(set(uids)) == 3)
     if options.grafana:
         with_grafana(uids, options.grafana)

@@ -233,3 +233,47 @@ fn no_test_is_ignored() {
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
+
+/// What a source hands to a part or a dependency as the reason of its state, up to what it fills in.
+fn reasons(text: &str) -> Vec<String> {
+    const SAID_BY: [&str; 5] = [".waiting(", ".degraded(", "::Waiting(", "::Degraded(", "::Down("];
+    let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut found = Vec::new();
+    for marker in SAID_BY {
+        for rest in shipped.split(marker).skip(1) {
+            let rest = rest.trim_start();
+            let rest = rest.strip_prefix("format!(").map_or(rest, str::trim_start);
+            let Some(literal) = rest.strip_prefix('"') else { continue };
+            let literal = literal.split(['"', '{']).next().unwrap_or_default().trim();
+            if literal.split(' ').count() > 1 {
+                found.push(literal.to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_reason_of_readiness_is_explained() {
+    let page = fs::read_to_string(root().join("docs/operate.md")).expect("docs/operate.md can be read");
+    let mut faults = Vec::new();
+    let mut seen = 0;
+    for path in sources() {
+        let relative = path.strip_prefix(root()).expect("sources lie below the root").to_owned();
+        // These two have no servers, and no readers of that page.
+        let is_shipped = ["crates", "services"].iter().any(|folder| relative.starts_with(folder))
+            && !["crates/memory", "crates/conformance"].iter().any(|folder| relative.starts_with(folder))
+            && !relative.components().any(|part| part.as_os_str() == "tests");
+        if !is_shipped {
+            continue;
+        }
+        for reason in reasons(&fs::read_to_string(&path).expect("a source can be read")) {
+            seen += 1;
+            if !page.contains(&reason) {
+                faults.push(format!("{}: {reason:?} is not in docs/operate.md", relative.display()));
+            }
+        }
+    }
+    assert!(seen > 15, "{seen} reasons were found: the sources say them otherwise now");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

@@ -57,7 +57,7 @@ impl ConsumeLoop {
     /// Takes and handles until `shutdown`: Ok after that. While the bus or what the handler needs is away it waits with
     /// back-off, without a limit in number, and its part says what for.
     pub async fn run(self, shutdown: Shutdown) -> Result<()> {
-        let metrics = ConsumeMetrics::new(&self.telemetry.meter, self.queue.as_str(), self.source.as_str());
+        let metrics = ConsumeMetrics::new(&self.telemetry, self.queue.as_str(), self.source.as_str());
         let destination = self.telemetry.queue_name(self.queue);
         let mut failures = 0_u32;
         while !shutdown.is_requested() {

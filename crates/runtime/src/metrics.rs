@@ -6,6 +6,11 @@ use opentelemetry::{
 };
 use tidings_domain::{ports::Queue, time::Timestamp};
 
+use crate::{
+    conventions::{self, Operation},
+    telemetry::Telemetry,
+};
+
 /// Messages that a loop has dealt with, by queue and verdict.
 pub const MESSAGES_HANDLED: &str = "tidings.messages.handled";
 /// Attempts that failed and are tried again, by queue.
@@ -20,6 +25,8 @@ pub const PAUSES: &str = "tidings.pauses";
 pub const DEAD_LETTERS_WRITTEN: &str = "tidings.dead_letters.written";
 /// Dead letters taken up again, by source and verdict.
 pub const DEAD_LETTERS_REDRIVEN: &str = "tidings.dead_letters.redriven";
+/// Seconds of a request, by the conventions.
+pub const REQUEST_DURATION: &str = "http.server.request.duration";
 /// Seconds of a handler call, by queue.
 pub const PROCESS_DURATION: &str = "messaging.process.duration";
 /// Seconds of one call of the bus, by operation.
@@ -156,6 +163,7 @@ pub(crate) struct ConsumeMetrics {
     pauses: Counter<u64>,
     dead_letters: Counter<u64>,
     duration: Histogram<f64>,
+    call: [KeyValue; 3],
     queue: [KeyValue; 1],
     done: [KeyValue; 2],
     dead: [KeyValue; 2],
@@ -164,7 +172,8 @@ pub(crate) struct ConsumeMetrics {
 }
 
 impl ConsumeMetrics {
-    pub(crate) fn new(meter: &Meter, queue: &'static str, source: &'static str) -> Self {
+    pub(crate) fn new(telemetry: &Telemetry, queue: &'static str, source: &'static str) -> Self {
+        let meter = &telemetry.meter;
         let queue = KeyValue::new(QUEUE, queue);
         let with = |verdict| [queue.clone(), KeyValue::new(VERDICT, verdict)];
         Self {
@@ -179,6 +188,7 @@ impl ConsumeMetrics {
             dead: with("dead_letter"),
             released: with("released"),
             source: KeyValue::new(SOURCE, source),
+            call: operation(telemetry, Operation::Process, [queue.clone()]),
             queue: [queue],
         }
     }
@@ -213,8 +223,41 @@ impl ConsumeMetrics {
     }
 
     pub(crate) fn call_took(&self, duration: std::time::Duration) {
-        self.duration.record(duration.as_secs_f64(), &self.queue);
+        self.duration.record(duration.as_secs_f64(), &self.call);
     }
+}
+
+/// How long publishes take, by the conventions.
+pub struct PublishDuration {
+    seconds: Histogram<f64>,
+    labels: [KeyValue; 2],
+}
+
+impl PublishDuration {
+    /// Of one service's publishes.
+    pub fn new(telemetry: &Telemetry) -> Self {
+        let seconds = seconds(&telemetry.meter, OPERATION_DURATION, "duration of a publish");
+        Self { seconds, labels: operation(telemetry, Operation::Publish, []) }
+    }
+
+    /// One call of the bus was answered after this time, for all of its messages.
+    pub fn took(&self, duration: std::time::Duration) {
+        self.seconds.record(duration.as_secs_f64(), &self.labels);
+    }
+}
+
+/// What the conventions require of every metric of messaging, and what else it is labelled by.
+fn operation<const MORE: usize, const ALL: usize>(
+    telemetry: &Telemetry,
+    operation: Operation,
+    more: [KeyValue; MORE],
+) -> [KeyValue; ALL] {
+    let required = [
+        KeyValue::new(conventions::MESSAGING_SYSTEM, telemetry.system().clone()),
+        KeyValue::new(conventions::MESSAGING_OPERATION_NAME, operation.name()),
+    ];
+    let mut all = required.into_iter().chain(more);
+    std::array::from_fn(|_| all.next().expect("two labels and the others"))
 }
 
 fn add(counter: &Counter<u64>, count: u64, labels: &[KeyValue]) {

@@ -70,6 +70,11 @@ impl Telemetry {
         self
     }
 
+    /// The bus, as the conventions name it.
+    pub(crate) fn system(&self) -> &Arc<str> {
+        &self.system
+    }
+
     /// Whether spans go anywhere. Where not, callers skip the making of names, links and attributes.
     pub fn is_recording(&self) -> bool {
         self.recording
@@ -151,9 +156,13 @@ impl Span {
     }
 
     /// Marks it failed with what the conventions call `error.type`.
-    pub fn fail(&mut self, error_type: &'static str, description: impl Into<String>) {
+    pub fn fail(
+        &mut self,
+        error_type: impl Into<opentelemetry::StringValue>,
+        description: impl Into<String>,
+    ) {
         if let Some(span) = &mut self.span {
-            span.set_attribute(KeyValue::new(conventions::ERROR_TYPE, error_type));
+            span.set_attribute(KeyValue::new(conventions::ERROR_TYPE, error_type.into()));
             span.set_status(Status::error(description.into()));
         }
     }

@@ -13,7 +13,7 @@ use tidings_domain::{
 };
 use tidings_runtime::{
     health::{Health, Part},
-    metrics,
+    metrics::{self, PublishDuration},
     shutdown::Shutdown,
     supervise::Supervisor,
     telemetry::Telemetry,
@@ -75,6 +75,7 @@ pub(crate) struct Inner {
     pub(crate) permits: Permits,
     pub(crate) waiting: Waiting,
     pub(crate) request_duration: Histogram<f64>,
+    pub(crate) publish_duration: PublishDuration,
     catalog_part: Part,
     topology_part: Part,
 }
@@ -92,9 +93,10 @@ impl Api {
             waiting: Waiting::new(Arc::clone(&context.deliveries)),
             request_duration: metrics::seconds(
                 &context.telemetry.meter,
-                "http.server.request.duration",
+                metrics::REQUEST_DURATION,
                 "Seconds that a request took",
             ),
+            publish_duration: PublishDuration::new(&context.telemetry),
             catalog_part: context.health.part("catalog"),
             topology_part: context.health.part("topology"),
             context,

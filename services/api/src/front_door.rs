@@ -17,7 +17,10 @@ use tidings_domain::{
     ports::{Clock, Entropy},
     trace_context::TraceContext,
 };
-use tidings_runtime::telemetry::{Span, enter, within};
+use tidings_runtime::{
+    conventions,
+    telemetry::{Span, enter, within},
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -57,15 +60,21 @@ pub(crate) async fn front_door(State(api): State<Shared>, mut request: Request, 
     };
 
     let status = response.status();
+    let error = if status.is_server_error() { status.as_str().to_owned() } else { String::new() };
     let labels = [
         KeyValue::new("http.request.method", method_word(&method)),
+        KeyValue::new("url.scheme", "http"),
         route_label(route),
         KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
+        KeyValue::new(conventions::ERROR_TYPE, error),
     ];
-    api.request_duration.record(began.elapsed().as_secs_f64(), &labels);
+    // The last is an error's only.
+    let labels = if status.is_server_error() { &labels[..] } else { &labels[..4] };
+    api.request_duration.record(began.elapsed().as_secs_f64(), labels);
     span.set(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
-    if status.is_server_error() {
-        span.fail(status.canonical_reason().unwrap_or("server error"), "the request was not served");
+    // "Not ready" is a probe's answer and no fault.
+    if status.is_server_error() && !is_probe(route) {
+        span.fail(status.as_str().to_owned(), "the request was not served");
         let error =
             response.extensions_mut().remove::<Cause>().map_or_else(String::new, |Cause(chain)| chain);
         let (method, status, request_id) =
@@ -117,8 +126,12 @@ fn method_word(method: &Method) -> &'static str {
     }
 }
 
+fn is_probe(route: &str) -> bool {
+    matches!(route, "/healthz" | "/readyz")
+}
+
 async fn handle(api: &Shared, route: &str, request: Request, next: Next) -> Result<Response> {
-    if matches!(route, "/healthz" | "/readyz") {
+    if is_probe(route) {
         return Ok(next.run(request).await);
     }
     if api.gate.auth == Auth::Off {

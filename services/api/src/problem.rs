@@ -60,7 +60,7 @@ struct Inner {
     cause: Option<String>,
 }
 
-/// The chain of the error behind a response, for the one line that the front door logs. Never part of the response.
+/// The chain of the error behind a response, else what is wrong by our own words, for the one line that the front door logs. Never part of the response.
 #[derive(Clone, Debug)]
 pub(crate) struct Cause(pub(crate) String);
 
@@ -223,7 +223,8 @@ impl IntoResponse for Problem {
         for (name, value) in inner.headers {
             headers.insert(name, value);
         }
-        if let Some(cause) = inner.cause {
+        let cause = inner.cause.or_else(|| inner.status.is_server_error().then_some(inner.body.detail));
+        if let Some(cause) = cause {
             response.extensions_mut().insert(Cause(cause));
         }
         response
@@ -253,5 +254,8 @@ mod tests {
         assert_eq!(response.headers()[header::CONTENT_TYPE], MEDIA_TYPE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "2");
         assert!(response.extensions().get::<Cause>().unwrap().0.contains("10.0.0.3"));
+        // Where there is no error behind it, the log has what the client reads.
+        let busy = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy", "many are").into_response();
+        assert_eq!(busy.extensions().get::<Cause>().unwrap().0, "many are");
     }
 }

@@ -334,7 +334,10 @@ async fn publish_by<'a>(
     let count = messages.len();
     let envelopes = messages.map(wire::message::encode).collect();
     let topic = BusTopic::Messages(topic.clone());
-    match timeout_at(deadline, api.context.bus.publish(&topic, envelopes)).await {
+    let began = Instant::now();
+    let outcomes = timeout_at(deadline, api.context.bus.publish(&topic, envelopes)).await;
+    api.publish_duration.took(began.elapsed());
+    match outcomes {
         Ok(outcomes) => outcomes,
         Err(_) => (0..count).map(|_| Err(Error::unknown("no confirm of the broker in time"))).collect(),
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use opentelemetry::metrics::{Counter, Meter};
 use tidings_domain::{
-    Error, ErrorKind, Result,
+    Error, Result,
     ports::{Clock, Topology},
     time::Timestamp,
     topic::TopicName,
@@ -79,8 +79,6 @@ impl TopologyKeeper {
         shutdown: &Shutdown,
     ) {
         let mut declared = false;
-        // What was said of the fault that lasts: once.
-        let mut said = None;
         // When all of it was seen to stand, or made.
         let mut stood_at = None;
         loop {
@@ -88,20 +86,13 @@ impl TopologyKeeper {
             let outcome = self.round(copy, declared, stood_at).await;
             match outcome {
                 Ok(()) => {
-                    (declared, said) = (true, None);
+                    declared = true;
                     stood_at = Some(began_at);
                     part.up();
                 }
                 Err(error) => {
-                    let chain = error.chain();
-                    if said.as_ref() != Some(&chain) {
-                        tracing::warn!(error = chain, "cannot look after topics, queues and bindings");
-                        said = Some(chain);
-                    }
-                    let reason = match error.kind {
-                        ErrorKind::Conflict | ErrorKind::Misconfigured => error.context.clone(),
-                        _ => "the broker or the store, to declare topics, queues and bindings".to_owned(),
-                    };
+                    // The part logs it: once, while it lasts.
+                    let reason = format!("topics, queues and bindings: {}", error.chain());
                     if declared { part.degraded(reason) } else { part.waiting(reason) }
                 }
             }

@@ -21,7 +21,7 @@ use tidings_domain::{
 use tidings_runtime::{
     conventions,
     health::Part,
-    metrics::{self, Step, Waits},
+    metrics::{self, PublishDuration, Step, Waits},
     shutdown::Shutdown,
     telemetry::{self, Span, Telemetry},
 };
@@ -42,8 +42,7 @@ pub(crate) struct Publisher {
     republished: Counter<u64>,
     buried: Counter<u64>,
     lag: Histogram<f64>,
-    duration: Histogram<f64>,
-    operation: [KeyValue; 1],
+    duration: PublishDuration,
     reached_capture: Waits,
     reached_publish: Waits,
     part: Part,
@@ -81,11 +80,7 @@ impl Publisher {
                 metrics::CHANGES_LAG,
                 "from a row's writing to its confirmed publish",
             ),
-            duration: metrics::seconds(meter, metrics::OPERATION_DURATION, "duration of a publish"),
-            operation: [KeyValue::new(
-                conventions::MESSAGING_OPERATION_NAME,
-                conventions::Operation::Publish.name(),
-            )],
+            duration: PublishDuration::new(&context.telemetry),
             reached_capture: Waits::of_step(meter, Step::Captured),
             reached_publish: Waits::of_step(meter, Step::Published),
             part,
@@ -169,7 +164,7 @@ impl Publisher {
         let envelopes = records.iter().map(envelope).collect();
         let began = Instant::now();
         let answers = self.bus.publish(&BusTopic::Notifications, envelopes).await;
-        self.duration.record(began.elapsed().as_secs_f64(), &self.operation);
+        self.duration.took(began.elapsed());
         let mut answers = answers.into_iter();
         let now = self.clock.now();
         let (mut failure, mut published) = (None, 0);

@@ -58,8 +58,8 @@ impl Retention {
                 }
                 Some(Err(error)) => {
                     failures = failures.saturating_add(1);
-                    tracing::warn!(error = error.chain(), "a step of retention failed");
-                    self.part.degraded(error.to_string());
+                    // Which logs it: once, while it lasts.
+                    self.part.degraded(error.chain());
                     self.settings.probe().wait(failures, &*self.entropy)
                 }
             };

@@ -30,6 +30,13 @@ impl Telemetry {
         self.messaging(Operation::Publish, SpanKind::Producer, destination, message_id, parent, &[])
     }
 
+    /// The publish of one message long after its cause: a trace of its own that links to where it came from. Without spans
+    /// the cause's context goes on.
+    pub fn later_publish_span(&self, destination: &str, message_id: &str, cause: &TraceContext) -> Span {
+        let (links, root) = (std::slice::from_ref(cause), TraceContext::default());
+        self.messaging(Operation::Publish, SpanKind::Producer, destination, Some(message_id), &root, links)
+    }
+
     /// The handling of one message, whose producer is its parent and, as the conventions ask, a link.
     pub fn process_span(&self, destination: &str, message_id: Option<&str>, producer: &TraceContext) -> Span {
         let links = std::slice::from_ref(producer);

@@ -1,17 +1,12 @@
 //! The records that a replay publishes.
 
-use opentelemetry::{KeyValue, trace::SpanKind};
 use tidings_domain::{
     id::MessageId,
     item::{Change, Item},
     time::Timestamp,
-    trace_context::TraceContext,
     wire::{self, Envelope, change::Publish},
 };
-use tidings_runtime::{
-    conventions::{self, Operation},
-    telemetry::{Span, Telemetry},
-};
+use tidings_runtime::telemetry::{Span, Telemetry};
 
 /// What is replayed, and to whom.
 #[derive(Clone, Debug)]
@@ -74,7 +69,7 @@ impl Kind {
     ) -> Record {
         let id = item.message.id;
         let event_id = self.event_id(id);
-        let span = publish_span(telemetry, destination, id, &item.message.trace);
+        let span = telemetry.later_publish_span(destination, &id.to_string(), &item.message.trace);
         let change = Change {
             sequence_number: event_id.clone(),
             event_id,
@@ -85,21 +80,4 @@ impl Kind {
         let publish = Publish { at, round, replay: self.replay().cloned(), trace: span.trace().clone() };
         Record { id, envelope: wire::change::encode(&change, &publish, max_bytes), span }
     }
-}
-
-/// A publish long after its cause: a trace of its own that links to the item's. Without spans the item's context goes on.
-fn publish_span(telemetry: &Telemetry, destination: &str, id: MessageId, row: &TraceContext) -> Span {
-    if !telemetry.is_recording() {
-        return Span::none(row.clone());
-    }
-    let (name, operation) = (destination.to_owned(), Operation::Publish);
-    let attributes = vec![
-        KeyValue::new(conventions::MESSAGING_DESTINATION_NAME, name),
-        KeyValue::new(conventions::MESSAGING_OPERATION_NAME, operation.name()),
-        KeyValue::new(conventions::MESSAGING_OPERATION_TYPE, operation.kind()),
-        KeyValue::new(conventions::MESSAGING_MESSAGE_ID, id.to_string()),
-    ];
-    let links = std::slice::from_ref(row);
-    let root = TraceContext::default();
-    telemetry.span(format!("publish {destination}"), SpanKind::Producer, &root, links, attributes)
 }

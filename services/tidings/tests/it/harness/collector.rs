@@ -19,6 +19,7 @@ use opentelemetry_proto::tonic::{
     common::v1::{KeyValue, any_value},
     metrics::v1::{Metric, NumberDataPoint, metric, number_data_point},
     resource::v1::Resource,
+    trace::v1::span::SpanKind,
 };
 use prost::Message as _;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -31,6 +32,7 @@ pub(crate) struct Span {
     /// `service.name` of its resource.
     pub(crate) service: String,
     pub(crate) name: String,
+    pub(crate) kind: SpanKind,
     pub(crate) trace: String,
     pub(crate) id: String,
     /// Its parent's id, empty for a root.
@@ -160,6 +162,7 @@ async fn take_spans(State(inbox): State<Inbox>, body: Bytes) -> (StatusCode, Vec
         for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             spans.push(Span {
                 service: service.clone(),
+                kind: span.kind(),
                 name: span.name,
                 trace: hex(&span.trace_id),
                 id: hex(&span.span_id),

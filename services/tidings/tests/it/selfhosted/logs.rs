@@ -95,6 +95,11 @@ async fn every_line_is_json_with_its_cause_and_its_trace_and_nothing_personal() 
     for role in ["api", "subscriber", "cdc-watcher"] {
         stack.process(role).until("not ready", |report| report["ready"] == false).await;
     }
+    // A probe's "not ready" is an answer and no fault.
+    for _ in 0..3 {
+        let answer = stack.request(Method::GET, "/readyz").send().await.unwrap();
+        assert_eq!(answer.status(), 503);
+    }
     stack.servers.rabbitmq.start_again().await;
     for role in ROLES {
         stack.process(role).until_ready().await;
@@ -131,8 +136,17 @@ async fn every_line_is_json_with_its_cause_and_its_trace_and_nothing_personal() 
         "{given_up:#?}"
     );
     // An outage is told when it begins, not at every look.
-    let looks = all.iter().filter(|line| line["message"] == "cannot look after topics, queues and bindings");
-    assert!(looks.count() < 6, "{all:#?}");
+    let looks: Vec<_> = all
+        .iter()
+        .filter(|line| {
+            line["part"] == "topology" && ["degraded", "waiting"].contains(&line["message"].as_str().unwrap())
+        })
+        .collect();
+    assert!((1..6).contains(&looks.len()), "{looks:#?}");
+    let chain = looks[0]["reason"].as_str().unwrap();
+    assert!(chain.split(": ").count() > 2, "{chain}");
+    let not_served = that_say(&all, "a request was not served");
+    assert!(not_served.iter().all(|line| line["route"] != "/readyz"), "{not_served:#?}");
     assert!(that_say(&all, "a dead letter").iter().all(|line| line["trace_id"] == TRACE));
     // The whole chain, from what was tried to what the system said.
     let chain = that_say(&all, "not connected to the broker; trying again")[0]["error"].as_str().unwrap();
