@@ -6,6 +6,7 @@
 
 mod broker;
 mod chance;
+mod consumer_timeout;
 mod database;
 mod frozen;
 mod hogs;
