@@ -9,6 +9,7 @@ mod chance;
 mod consumer_timeout;
 mod database;
 mod frozen;
+mod held_back;
 mod hogs;
 mod kills;
 mod large;
