@@ -37,7 +37,7 @@ mod topology;
 pub use bus::{Bus, BusCapabilities, BusTopic, Consumer, Lease, Queue, Received, Settlement};
 pub use catalog::{Catalog, INSTALLATION_VERSION, Installation, RemovedTopic};
 pub use chance::{Clock, Entropy};
-pub use changes::{Captured, ChangeStream, Changes, Position, UnreadableChange};
+pub use changes::{Captured, ChangeStream, Changes, Position, StreamHold, UnreadableChange};
 pub use dead_letters::{ClaimedDeadLetter, DeadLetterDepth, DeadLetters};
 pub use deliveries::Deliveries;
 pub use dependency::{Dependency, DependencyState};

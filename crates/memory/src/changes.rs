@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tidings_domain::{
     Error, Result,
     item::{Change, Item},
-    ports::{Captured, ChangeStream, Changes, Clock, Position},
+    ports::{Captured, ChangeStream, Changes, Clock, Position, StreamHold},
 };
 use tokio::time::Instant;
 
@@ -18,10 +18,32 @@ use crate::{
 struct MemoryStream {
     shared: Arc<Shared>,
     clock: PausedClock,
-    reader: u64,
-    life: u64,
+    hold: MemoryHold,
     /// The last change that was handed out.
     at: u64,
+}
+
+/// Whose the stream is.
+#[derive(Clone)]
+struct MemoryHold {
+    shared: Arc<Shared>,
+    reader: u64,
+    life: u64,
+}
+
+impl MemoryHold {
+    fn is_held(&self, state: &State) -> Result<()> {
+        if state.life != self.life || state.reader != Some(self.reader) {
+            return Err(Error::unavailable("the store was restarted: open the stream again"));
+        }
+        Ok(())
+    }
+}
+
+impl StreamHold for MemoryHold {
+    fn check(&self) -> Result<()> {
+        self.is_held(&self.shared.lock())
+    }
 }
 
 fn gap() -> Error {
@@ -41,8 +63,9 @@ impl Memory {
         }
         let reader = state.number();
         state.reader = Some(reader);
-        let (life, at) = (state.life, state.confirmed);
-        Ok(Some(MemoryStream { shared: Arc::clone(self.shared()), clock: self.clock(), reader, life, at }))
+        let shared = Arc::clone(self.shared());
+        let hold = MemoryHold { shared: Arc::clone(&shared), reader, life: state.life };
+        Ok(Some(MemoryStream { shared, clock: self.clock(), hold, at: state.confirmed }))
     }
 }
 
@@ -73,9 +96,7 @@ impl Changes for Memory {
 
 impl MemoryStream {
     fn check(&self, state: &State) -> Result<()> {
-        if state.life != self.life || state.reader != Some(self.reader) {
-            return Err(Error::unavailable("the store was restarted: open the stream again"));
-        }
+        self.hold.is_held(state)?;
         state.check(Part::Store)?;
         if state.gap { Err(gap()) } else { Ok(()) }
     }
@@ -145,12 +166,16 @@ impl ChangeStream for MemoryStream {
         self.shared.pause().await;
         Ok(())
     }
+
+    fn hold(&self) -> Arc<dyn StreamHold> {
+        Arc::new(self.hold.clone())
+    }
 }
 
 impl Drop for MemoryStream {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        if state.reader == Some(self.reader) {
+        if state.reader == Some(self.hold.reader) {
             state.reader = None;
             drop(state);
             self.shared.log_changed.notify_waiters();

@@ -37,7 +37,7 @@ use opentelemetry::metrics::Meter;
 use sqlx::Row;
 use tidings_domain::{
     Result,
-    ports::{Captured, ChangeStream, Changes, Dependency as _, DependencyState, Position},
+    ports::{Captured, ChangeStream, Changes, Dependency as _, DependencyState, Position, StreamHold},
 };
 use tokio_util::task::TaskTracker;
 
@@ -159,6 +159,19 @@ impl ChangeStream for SlotStream {
 
     async fn confirm(&mut self, up_to: Position) -> Result<()> {
         self.line.confirm(up_to).await
+    }
+
+    fn hold(&self) -> Arc<dyn StreamHold> {
+        Arc::new(SlotHold(Arc::clone(&self.line)))
+    }
+}
+
+/// That the slot is still ours.
+struct SlotHold(Arc<Line>);
+
+impl StreamHold for SlotHold {
+    fn check(&self) -> Result<()> {
+        self.0.is_held()
     }
 }
 

@@ -197,6 +197,8 @@ impl Consumer for RabbitConsumer {
         let mut next = first;
         loop {
             match next {
+                // The library still has what came over a channel that is gone: the broker hands it out again.
+                Some(Ok(delivery)) if !delivery.acker.usable() => deliveries.ended = true,
                 Some(Ok(delivery)) => received.push(self.received(delivery)),
                 Some(Err(error)) => {
                     tracing::debug!(queue = self.queue, %error, "a consumer ended");
@@ -213,15 +215,20 @@ impl Consumer for RabbitConsumer {
             }
         }
         // Leases of a dead channel are of no use: whoever works on them would do it for nothing.
-        if deliveries.ended && !self.stopping.load(Ordering::Acquire) && !self.channel.status().connected() {
+        if self.is_lost() {
+            deliveries.ended = true;
             self.held().tags.clear();
             return self.end();
         }
         if received.is_empty() { self.end() } else { Ok(received) }
     }
 
+    fn is_lost(&self) -> bool {
+        !self.channel.status().connected()
+    }
+
     async fn extend(&self, leases: &[Lease]) -> Vec<Result<()>> {
-        let connected = self.channel.status().connected();
+        let connected = !self.is_lost();
         let held = self.held();
         let holds = |lease: &Lease| connected && lease.epoch == self.epoch && held.tags.contains(&lease.tag);
         leases.iter().map(|lease| if holds(lease) { Ok(()) } else { Err(lost()) }).collect()

@@ -9,6 +9,14 @@ use crate::{
     topology::RabbitTopology,
 };
 
+/// What cannot be done without the management API.
+const BLIND: &str = "RABBITMQ_MANAGEMENT_URL is not set, so bindings cannot be seen: one of ours that is taken away while a queue \
+                     of another party stays bound is bound again within 5 s, and neither counted nor told";
+
+/// The same where operators make exchanges and queues.
+const BLIND_AND_STILL: &str = "RABBITMQ_MANAGEMENT_URL is not set, so bindings cannot be seen: with topology = verify one of ours \
+                               that is taken away while a queue of another party stays bound is neither told nor restored";
+
 /// The port.
 pub(crate) struct RabbitDependency {
     pub(crate) publishing: Arc<Link>,
@@ -40,6 +48,14 @@ impl Dependency for RabbitDependency {
                 "its management API does not answer: bindings cannot be seen".to_owned(),
             ),
             _ => DependencyState::Up,
+        }
+    }
+
+    fn note(&self) -> Option<&str> {
+        match (&self.topology.management, self.topology.declares) {
+            (Some(_), _) => None,
+            (None, true) => Some(BLIND),
+            (None, false) => Some(BLIND_AND_STILL),
         }
     }
 }

@@ -119,7 +119,7 @@ impl Publisher {
                 }
             }
         }
-        let mut waiting = self.send(topic, entries);
+        let mut waiting = self.send(topic, entries, deadline);
         let mut answered = VecDeque::new();
         for ticket in &mut waiting {
             answered.extend(ticket.answer(deadline, self).await);
@@ -131,7 +131,12 @@ impl Publisher {
     }
 
     /// Puts entries into the topic's lane, as many requests as windows are needed.
-    fn send(self: &Arc<Self>, topic: &BusTopic, mut entries: Vec<Outgoing>) -> Vec<Ticket> {
+    fn send(
+        self: &Arc<Self>,
+        topic: &BusTopic,
+        mut entries: Vec<Outgoing>,
+        deadline: Instant,
+    ) -> Vec<Ticket> {
         let mut tickets = Vec::new();
         if entries.is_empty() {
             return tickets;
@@ -142,7 +147,7 @@ impl Publisher {
             let (answer, answered) = oneshot::channel();
             let state = Arc::new(AtomicU8::new(WAITING));
             tickets.push(Ticket { count: entries.len(), state: Arc::clone(&state), answered });
-            let request = Request { entries: std::mem::replace(&mut entries, rest), answer, state };
+            let request = Request { entries: std::mem::replace(&mut entries, rest), deadline, answer, state };
             if lane.push(request) {
                 self.tracker.spawn(Arc::clone(self).work(Arc::clone(&lane)));
             }
@@ -173,7 +178,7 @@ impl Publisher {
                 // Only what is about to be sent is begun: until then its callers may give it up as not sent.
                 let ready = window.ready().await;
                 let Ok(permits) = self.permits.acquire_many(count as u32).await else { return };
-                window.send(ready, lane.take(count)).await;
+                window.send(ready, in_time(lane.take(count), &self.metrics)).await;
                 drop(permits);
             }
         };
@@ -225,6 +230,8 @@ impl Ticket {
 /// Publishes that go in one window.
 pub(crate) struct Request {
     pub(crate) entries: Vec<Outgoing>,
+    /// Until when its caller waits.
+    deadline: Instant,
     pub(crate) answer: oneshot::Sender<Vec<Result<()>>>,
     state: Arc<AtomicU8>,
 }
@@ -235,6 +242,21 @@ impl Request {
         !self.answer.is_closed()
             && self.state.compare_exchange(WAITING, BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
+}
+
+/// Those whose time is not over. A process that stood still goes on where it was, and what its callers would have given up
+/// meanwhile is nobody's any more: it is not sent.
+fn in_time(requests: Vec<Request>, metrics: &Metrics) -> Vec<Request> {
+    let now = Instant::now();
+    let (in_time, late): (Vec<_>, Vec<_>) = requests.into_iter().partition(|request| request.deadline > now);
+    for request in late {
+        let error = Error::unavailable("publish: its time was over before it could be sent");
+        let answers = failure::each(&error, request.entries.len());
+        answers.iter().for_each(|_| metrics.failed(error.kind));
+        // A caller who has gone needs no answer.
+        let _ = request.answer.send(answers);
+    }
+    in_time
 }
 
 /// The way to one topic.
@@ -345,5 +367,32 @@ impl Inner {
             count += request.entries.len();
         }
         count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use opentelemetry::metrics::{MeterProvider as _, noop::NoopMeterProvider};
+    use tidings_domain::ErrorKind;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_its_caller_would_have_given_up_while_the_process_stood_still_is_not_sent() {
+        let metrics = Metrics::new(&NoopMeterProvider::new().meter("test"));
+        let request = |time: Duration| {
+            let entry = Outgoing::new(Envelope { headers: BTreeMap::new(), ..Envelope::default() }).unwrap();
+            let (answer, answered) = oneshot::channel();
+            let state = Arc::new(AtomicU8::new(BEGUN));
+            (Request { entries: vec![entry], deadline: Instant::now() + time, answer, state }, answered)
+        };
+        let ((late, answered), (fresh, _waits)) =
+            (request(Duration::from_secs(8)), request(Duration::from_secs(60)));
+        tokio::time::advance(Duration::from_secs(20)).await;
+        assert_eq!(in_time(vec![late, fresh], &metrics).len(), 1);
+        let answers = answered.await.unwrap();
+        assert_eq!(answers[0].as_ref().unwrap_err().kind, ErrorKind::Unavailable, "nothing was sent");
     }
 }

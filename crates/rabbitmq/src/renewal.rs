@@ -153,6 +153,10 @@ impl Consumer for RenewedConsumer {
         self.current().extend(leases).await
     }
 
+    fn is_lost(&self) -> bool {
+        self.current().is_lost()
+    }
+
     async fn settle(&self, settlements: Vec<(Lease, Settlement)>) -> Vec<Result<()>> {
         self.current().settle(settlements).await
     }

@@ -213,7 +213,10 @@ impl Link {
         };
         match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(connected) => connected.map_err(|error: redis::RedisError| failure::reason(&error)),
-            Err(_) => Err(format!("no connection within {} ms", CONNECT_TIMEOUT.as_millis())),
+            Err(_) => {
+                let (within, hint) = (CONNECT_TIMEOUT.as_millis(), self.server.silence());
+                Err(format!("no connection within {within} ms{hint}"))
+            }
         }
     }
 

@@ -18,6 +18,7 @@ pub(crate) struct Server {
     client: Client,
     /// Host and port, for texts.
     pub(crate) name: String,
+    is_tls: bool,
 }
 
 impl Server {
@@ -32,9 +33,15 @@ impl Server {
             return Err(Error::misconfigured(context));
         }
         let name = info.addr().to_string();
+        let is_tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
         // Without it, a command that follows another waits for an acknowledgement that the server delays.
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        Ok(Self { client: client(info, ca_file)?, name })
+        Ok(Self { client: client(info, ca_file)?, name, is_tls })
+    }
+
+    /// What to look at where it is silent: a plain Redis waits for the end of what it takes for a command.
+    pub(crate) fn silence(&self) -> &'static str {
+        if self.is_tls { " (rediss:// asks for TLS: does it speak TLS?)" } else { "" }
     }
 
     /// A new connection, logged in. Every command on it is timed by its caller.

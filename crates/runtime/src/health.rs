@@ -67,6 +67,9 @@ pub struct Report {
     pub parts: BTreeMap<String, PartState>,
     /// Each dependency with what its adapter last saw.
     pub dependencies: BTreeMap<String, PartState>,
+    /// What a dependency cannot do as the settings are. It makes nothing degraded: it is as somebody has chosen.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub notes: BTreeMap<String, String>,
 }
 
 impl Health {
@@ -109,6 +112,11 @@ impl Health {
             degraded: all().any(|state| !matches!(state, PartState::Up | PartState::StandingBy)),
             parts: inner.parts.clone(),
             dependencies,
+            notes: inner
+                .dependencies
+                .iter()
+                .filter_map(|d| Some((d.name().to_owned(), d.note()?.to_owned())))
+                .collect(),
         }
     }
 
@@ -180,6 +188,33 @@ mod tests {
         assert!(!health.report().ready);
         part.degraded("slow");
         assert!(health.report().ready && health.report().degraded);
+    }
+
+    struct Blind;
+
+    impl Dependency for Blind {
+        fn name(&self) -> &str {
+            "bus"
+        }
+
+        fn state(&self) -> DependencyState {
+            DependencyState::Up
+        }
+
+        fn note(&self) -> Option<&str> {
+            Some("set EYES")
+        }
+    }
+
+    #[test]
+    fn a_note_is_told_and_changes_nothing() {
+        let health = Health::new();
+        health.part("items").up();
+        assert!(health.report().notes.is_empty());
+        health.needs(Arc::new(Blind));
+        let report = health.report();
+        assert!(report.ready && !report.degraded);
+        assert_eq!(report.notes["bus"], "set EYES");
     }
 
     struct Full(&'static str);

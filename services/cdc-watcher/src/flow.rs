@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use tidings_domain::ports::{Captured, Position};
+use tidings_domain::{
+    Result,
+    ports::{Captured, Position, StreamHold},
+};
 use tidings_runtime::shutdown::Shutdown;
 use tokio::time::Instant;
 
@@ -18,14 +21,15 @@ const MOST_BYTES: u64 = 32 * 1024 * 1024;
 /// A batch whose publishing ended.
 struct Ended {
     number: u64,
-    /// Whether every change of it is published, or durable as a dead letter.
-    complete: bool,
+    /// Whether every change of it is published, or durable as a dead letter. An error: the stream is no longer ours.
+    complete: Result<bool>,
     bytes: u64,
 }
 
 /// What is under way between the stream and the bus.
 pub(crate) struct Flow {
     publisher: Arc<Publisher>,
+    hold: Arc<dyn StreamHold>,
     settings: Settings,
     publishing: FuturesUnordered<BoxFuture<'static, Ended>>,
     /// Bytes of the changes under way, and of an average one of the last read.
@@ -36,9 +40,10 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    pub(crate) fn new(publisher: Arc<Publisher>, settings: Settings) -> Self {
+    pub(crate) fn new(publisher: Arc<Publisher>, hold: Arc<dyn StreamHold>, settings: Settings) -> Self {
         Self {
             publisher,
+            hold,
             settings,
             publishing: FuturesUnordered::new(),
             bytes: 0,
@@ -66,31 +71,35 @@ impl Flow {
         let bytes = captured.iter().map(size_bytes).sum();
         self.bytes += bytes;
         self.average_bytes = bytes / (captured.len() as u64).max(1);
-        let (publisher, shutdown) = (Arc::clone(&self.publisher), shutdown.clone());
+        let (publisher, hold) = (Arc::clone(&self.publisher), Arc::clone(&self.hold));
+        let shutdown = shutdown.clone();
         let publishing = async move {
-            let complete = publisher.publish_all(captured, &shutdown).await;
+            let complete = publisher.publish_all(captured, &*hold, &shutdown).await;
             Ended { number, complete, bytes }
         };
         self.publishing.push(publishing.boxed());
     }
 
-    /// Waits until one batch has ended; for ever when none is under way. Cancel-safe.
-    pub(crate) async fn one_ended(&mut self) {
+    /// Waits until one batch has ended; for ever when none is under way. Cancel-safe. An error ends the stream: it is no
+    /// longer ours.
+    pub(crate) async fn one_ended(&mut self) -> Result<()> {
         let Some(ended) = self.publishing.next().await else { return std::future::pending().await };
         self.bytes -= ended.bytes;
-        if ended.complete {
+        if ended.complete? {
             self.frontier.published(ended.number);
         }
         if self.frontier.has_moved() && self.confirm_at.is_none() {
             self.confirm_at = Some(Instant::now() + self.settings.confirm_linger());
         }
+        Ok(())
     }
 
     /// Waits until none is under way.
-    pub(crate) async fn all_ended(&mut self) {
+    pub(crate) async fn all_ended(&mut self) -> Result<()> {
         while !self.publishing.is_empty() {
-            self.one_ended().await;
+            self.one_ended().await?;
         }
+        Ok(())
     }
 
     /// When there is something to confirm, until when others may join it.

@@ -1,8 +1,12 @@
 //! Publishing one batch of changes until every one of it is confirmed by the bus, or durable as a dead letter.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
 };
 
 use opentelemetry::{
@@ -10,11 +14,11 @@ use opentelemetry::{
     metrics::{Counter, Histogram},
 };
 use tidings_domain::{
-    Error, ErrorKind,
+    Error, ErrorKind, Result,
     backoff::Backoff,
     dead_letter::{DeadLetter, reason},
     item::Change,
-    ports::{Bus, BusTopic, Captured, Clock, DeadLetters, Entropy},
+    ports::{Bus, BusTopic, Captured, Clock, DeadLetters, Entropy, StreamHold},
     trace_context::TraceContext,
     wire::{self, change::Publish},
 };
@@ -89,18 +93,24 @@ impl Publisher {
     }
 
     /// Publishes `batch`; true when all of it is confirmed or durable as dead letters. Failed publishes are made again
-    /// with back-off, without a limit in number: the position waits. False when `shutdown` was requested meanwhile.
-    pub(crate) async fn publish_all(&self, batch: Vec<Captured>, shutdown: &Shutdown) -> bool {
+    /// with back-off, without a limit in number: the position waits. False when `shutdown` was requested meanwhile. An error
+    /// is that of `hold`, which is looked at before each attempt and within it: the batch is another's to publish then.
+    pub(crate) async fn publish_all(
+        &self,
+        batch: Vec<Captured>,
+        hold: &dyn StreamHold,
+        shutdown: &Shutdown,
+    ) -> Result<bool> {
         let (mut records, mut letters) = self.records(batch);
         let mut failures = 0_u32;
         let mut trouble = None;
         loop {
             let mut failure = None;
             if !records.is_empty() {
-                failure = self.publish_once(&mut records, &mut letters, failures + 1).await;
+                failure = self.publish_once(&mut records, &mut letters, hold, failures + 1).await?;
             }
             if !letters.is_empty()
-                && let Err(error) = self.bury(&mut letters).await
+                && let Err(error) = while_held(hold, self.bury(&mut letters)).await?
             {
                 failure = Some(error);
             }
@@ -108,7 +118,7 @@ impl Publisher {
                 if let Some(trouble) = trouble {
                     self.out_of_trouble(trouble);
                 }
-                return true;
+                return Ok(true);
             };
             failures = failures.saturating_add(1);
             if trouble.is_none() && (failures > 1 || is_outage(&error)) {
@@ -118,7 +128,7 @@ impl Publisher {
             let count = records.len() + letters.len();
             tracing::warn!(count, failures, ?wait, error = error.chain(), "changes could not be published");
             if !shutdown.sleep(wait).await {
-                return false;
+                return Ok(false);
             }
         }
     }
@@ -157,13 +167,14 @@ impl Publisher {
         &self,
         records: &mut Vec<Record>,
         letters: &mut Vec<DeadLetter>,
+        hold: &dyn StreamHold,
         attempt: u32,
-    ) -> Option<Error> {
+    ) -> Result<Option<Error>> {
         let max_bytes = self.bus.capabilities().max_publish_bytes;
         let envelope = |record: &Record| wire::change::encode(&record.change, &record.publish, max_bytes);
         let envelopes = records.iter().map(envelope).collect();
         let began = Instant::now();
-        let answers = self.bus.publish(&BusTopic::Notifications, envelopes).await;
+        let answers = while_held(hold, self.bus.publish(&BusTopic::Notifications, envelopes)).await?;
         self.duration.took(began.elapsed());
         let mut answers = answers.into_iter();
         let now = self.clock.now();
@@ -196,10 +207,10 @@ impl Publisher {
             self.published.add(published, &[]);
             self.lag.record(oldest.as_secs_f64(), &[]);
         }
-        failure
+        Ok(failure)
     }
 
-    async fn bury(&self, letters: &mut Vec<DeadLetter>) -> Result<(), Error> {
+    async fn bury(&self, letters: &mut Vec<DeadLetter>) -> Result<()> {
         self.dead_letters.put(letters.clone()).await?;
         for letter in letters.drain(..) {
             let carried = |name: &str| letter.headers.get(name).map(String::as_str);
@@ -254,6 +265,17 @@ impl Record {
             publish.fail(error.kind.as_str(), error.context.as_str());
         }
     }
+}
+
+/// Does `work` while the stream is held, which is looked at before each step of it: a process that was stopped in the middle
+/// and thaws goes no further. What was on its way to the bus by then may still arrive, as with every crash.
+async fn while_held<T>(hold: &dyn StreamHold, work: impl Future<Output = T>) -> Result<T> {
+    let mut work = pin!(work);
+    std::future::poll_fn(|context| match hold.check() {
+        Ok(()) => work.as_mut().poll(context).map(Ok),
+        Err(error) => Poll::Ready(Err(error)),
+    })
+    .await
 }
 
 /// Whether nothing could be tried: also where our binding is missing.

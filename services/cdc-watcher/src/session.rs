@@ -42,8 +42,8 @@ enum Step {
 impl Session {
     pub(crate) fn new(publisher: Arc<Publisher>, settings: &Settings, stream: Box<dyn ChangeStream>) -> Self {
         Self {
+            flow: Flow::new(publisher, stream.hold(), settings.clone()),
             stream,
-            flow: Flow::new(publisher, settings.clone()),
             retry: settings.backoff().first,
             confirm_failures: 0,
             empty_answers: 0,
@@ -62,7 +62,7 @@ impl Session {
             }
         }
         // What is under way is finished: a publish that is cut off is one that is made twice.
-        self.flow.all_ended().await;
+        self.flow.all_ended().await?;
         self.confirm().await
     }
 
@@ -78,7 +78,7 @@ impl Session {
             tokio::select! {
                 biased;
                 () = shutdown.requested() => return Ok(Step::Stop),
-                () = flow.one_ended() => {}
+                ended = flow.one_ended() => ended?,
                 () = until(confirm_at) => return Ok(Step::Confirm),
                 captured = &mut next, if has_room => {
                     return Ok(Step::Begin { captured: captured?, early: began.elapsed() < EMPTY_TOO_EARLY });
@@ -121,7 +121,7 @@ impl Session {
             tokio::select! {
                 biased;
                 result = &mut confirming => return result,
-                () = flow.one_ended() => {}
+                ended = flow.one_ended() => ended?,
             }
         }
     }

@@ -17,7 +17,7 @@ use tidings_domain::{
     ports::{
         Bus, BusCapabilities, BusTopic, Captured, ChangeStream, Changes, Consumer, Deliveries, Expired,
         Inserted, ItemQuery, Items, Mail, MailEnvelope, MailError, MailErrorClass, MailTransaction, NewItem,
-        Position, Queue,
+        Position, Queue, StreamHold,
     },
     status::{DeliveryCounts, Timeline},
     time::Timestamp,
@@ -164,6 +164,10 @@ impl ChangeStream for HastyStream {
 
     async fn confirm(&mut self, _up_to: Position) -> Result<()> {
         Ok(())
+    }
+
+    fn hold(&self) -> Arc<dyn StreamHold> {
+        self.inner.hold()
     }
 }
 

@@ -125,6 +125,13 @@ pub trait Consumer: Send + Sync {
     /// hold it. Does nothing where leases last as long as the connection.
     async fn extend(&self, leases: &[Lease]) -> Vec<Result<()>>;
 
+    /// Asked right before messages go to their handler. No I/O: whether what this consumer has handed out and nobody has
+    /// settled is known to be gone back (its connection has ended), so that a handler would work for nothing. As it stands
+    /// here: for leases that do not hang on a connection. A decorator passes on what the consumer within says.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
     /// Settles each; answers for each, in order. A stale lease is *lease lost*, changes nothing and may mean that the
     /// message is handed out a second time.
     async fn settle(&self, settlements: Vec<(Lease, Settlement)>) -> Vec<Result<()>>;

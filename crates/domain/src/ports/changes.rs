@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -65,4 +65,27 @@ pub trait ChangeStream: Send {
     /// it was published and confirmed. Confirming what is confirmed changes nothing. Where each move costs, an adapter may
     /// gather those of a moment (it says how long): after a crash what was confirmed in it comes again.
     async fn confirm(&mut self, up_to: Position) -> Result<()>;
+
+    /// What tells whether the stream is still its reader's, for whoever acts on what it handed out while it is read on. A
+    /// decorator passes on what the stream within says. As it stands here: for a stream that nobody else can take over.
+    fn hold(&self) -> Arc<dyn StreamHold> {
+        Arc::new(Undisputed)
+    }
+}
+
+/// Whether an open stream is still its reader's.
+pub trait StreamHold: Send + Sync {
+    /// Asked right before each publish of what the stream handed out. No I/O: what this process last saw, and whether it
+    /// has stood still for so long (stopped, swapped out) that another may read the stream by now. The error is the one
+    /// that ends the stream; after it nothing more is published before the stream was opened again.
+    fn check(&self) -> Result<()>;
+}
+
+/// The hold of a stream that nobody else can take over.
+struct Undisputed;
+
+impl StreamHold for Undisputed {
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
 }

@@ -18,4 +18,10 @@ pub trait Dependency: Send + Sync {
 
     /// Its state as of the last call that the adapter made.
     fn state(&self) -> DependencyState;
+
+    /// What it cannot do as the settings are, and which one would mend it: a choice, and no trouble. None where nothing is
+    /// missing.
+    fn note(&self) -> Option<&str> {
+        None
+    }
 }

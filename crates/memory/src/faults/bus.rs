@@ -104,6 +104,10 @@ impl Consumer for FaultyConsumer {
         merge(decided, answers)
     }
 
+    fn is_lost(&self) -> bool {
+        self.inner.is_lost()
+    }
+
     async fn settle(&self, settlements: Vec<(Lease, Settlement)>) -> Vec<Result<()>> {
         let decided: Vec<_> = settlements
             .iter()

@@ -1,11 +1,11 @@
 //! `Changes` and `ChangeStream` with faults: an error ends the stream.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tidings_domain::{
     Result,
-    ports::{Captured, ChangeStream, Changes, Position},
+    ports::{Captured, ChangeStream, Changes, Position, StreamHold},
 };
 
 use super::{Fault, Faults, Faulty, unavailable};
@@ -57,5 +57,9 @@ impl ChangeStream for FaultyStream {
         let confirmed = self.faults.call("ChangeStream::confirm", self.inner.confirm(up_to)).await;
         self.ended = confirmed.is_err();
         confirmed
+    }
+
+    fn hold(&self) -> Arc<dyn StreamHold> {
+        self.inner.hold()
     }
 }

@@ -234,7 +234,10 @@ impl Facts {
         else {
             return None;
         };
-        let bytes = |value: &Option<String>| value.as_ref()?.parse::<i64>().ok()?.try_into().ok();
+        // Below nothing there is nothing: what is safe is negative once the limit is passed.
+        let bytes = |value: &Option<String>| {
+            Some(value.as_ref()?.parse::<i64>().ok()?.try_into().unwrap_or_default())
+        };
         let known = match system_id {
             Some(system_id) => Some(Known {
                 is_made: is_true(is_made),

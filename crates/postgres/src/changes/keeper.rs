@@ -249,7 +249,9 @@ impl Keeper {
 
     /// What a heartbeat's answer says of the slot and of our connection.
     fn measured(&mut self, row: &PgRow, last_echo: &mut Option<f64>) {
-        let bytes = |column: usize| integer(row, column).and_then(|value| u64::try_from(value).ok());
+        // Below nothing there is nothing: what is safe is negative once the limit is passed.
+        let bytes =
+            |column: usize| integer(row, column).map(|value| u64::try_from(value).unwrap_or_default());
         let status = row.try_get::<Option<String>, _>(11).ok().flatten();
         self.danger = (status.as_deref() == Some("unreserved")).then_some(DANGER);
         self.gauges.sample(&Sample {

@@ -234,8 +234,14 @@ impl Line {
         (state.ledger.unconfirmed(), state.ledger.progress())
     }
 
-    /// Whether this process stood still for so long that another may have taken the slot over: nothing is handed out or
-    /// confirmed then, and the stream ends.
+    /// Whether the slot is still ours, as far as is known without asking: for whoever is about to publish.
+    pub(crate) fn is_held(&self) -> Result<()> {
+        self.has_stood_still()?;
+        self.lock().check()
+    }
+
+    /// Whether this process stood still for so long that another may have taken the slot over: nothing is handed out,
+    /// published or confirmed then, and the stream ends.
     fn has_stood_still(&self) -> Result<()> {
         let looked_at = self.lock().looked_at;
         match looked_at.elapsed() > self.limits.silence {

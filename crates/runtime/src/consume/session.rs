@@ -133,6 +133,11 @@ impl<'a> Session<'a> {
         if self.ending.is_some() {
             return None;
         }
+        // What waits here comes again: whoever handled it now would do it for nothing.
+        if self.consumer.is_lost() {
+            self.end(End::Lost("the connection that handed out what waits is gone".to_owned()));
+            return None;
+        }
         self.holding.make_due(now);
         let settings = &self.of.settings;
         let most_alone = (settings.concurrency / 2).max(1);

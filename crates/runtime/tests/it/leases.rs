@@ -87,3 +87,23 @@ async fn where_leases_last_as_long_as_the_connection_none_is_renewed() {
     assert_eq!(setup.bus.inner().extended, 0);
     setup.stop(&mut tasks).await;
 }
+
+/// With as much in hand as may be nothing is received, so that no answer tells of the end of a connection.
+#[tokio::test(start_paused = true)]
+async fn what_waits_when_its_connection_ends_is_not_handled_twice() {
+    let (mut setup, mut tasks) = (Setup::with_lease(None), JoinSet::new());
+    (setup.settings.batch, setup.settings.concurrency, setup.settings.prefetch) = (1, 1, 5);
+    let handler = slow(10);
+    setup.bus.send(["runs", "b", "c", "d", "e"]);
+    setup.start(&handler, &mut tasks);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((handler.calls().len(), setup.bus.ready()), (1, 0));
+    setup.bus.disconnect();
+    setup.bus.until_done(5).await;
+    // Only what was under way is handled a second time.
+    for (text, calls) in [("runs", 2), ("b", 1), ("c", 1), ("d", 1), ("e", 1)] {
+        assert_eq!(handler.calls_with(text), calls, "{text}: {:?}", handler.calls());
+    }
+    assert_eq!(setup.bus.count("open"), 2);
+    setup.stop(&mut tasks).await;
+}

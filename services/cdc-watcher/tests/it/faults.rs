@@ -1,6 +1,9 @@
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -9,7 +12,7 @@ use tidings_domain::{
     Error, Result,
     ports::{
         Bus, BusCapabilities, BusTopic, Captured, ChangeStream, Changes, Consumer, Position, Queue,
-        UnreadableChange,
+        StreamHold, UnreadableChange,
     },
     wire::Envelope,
 };
@@ -111,11 +114,44 @@ pub(crate) struct FaultyChanges {
     /// Rows with this text cannot be read.
     pub(crate) unreadable: Arc<Mutex<Option<String>>>,
     pub(crate) confirmed: Arc<Mutex<Vec<Position>>>,
+    /// Of each stream that was opened.
+    holds: Mutex<Vec<Arc<Hold>>>,
 }
 
 impl FaultyChanges {
     pub(crate) fn new(changes: Arc<dyn Changes>) -> Self {
-        Self { changes, confirms: Faults::default(), unreadable: Arc::default(), confirmed: Arc::default() }
+        Self {
+            changes,
+            confirms: Faults::default(),
+            unreadable: Arc::default(),
+            confirmed: Arc::default(),
+            holds: Mutex::default(),
+        }
+    }
+
+    /// How often the stream was opened.
+    pub(crate) fn opened(&self) -> usize {
+        self.holds.lock().unwrap().len()
+    }
+
+    /// As if the process had stood still for long: the stream that is open is another's, and nothing has said so yet.
+    pub(crate) fn is_taken_over(&self) {
+        self.holds.lock().unwrap().last().unwrap().is_lost.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether the stream was taken over, as a test says.
+#[derive(Default)]
+struct Hold {
+    is_lost: AtomicBool,
+}
+
+impl StreamHold for Hold {
+    fn check(&self) -> Result<()> {
+        match self.is_lost.load(Ordering::Relaxed) {
+            true => Err(Error::lease_lost("this process stood still")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -124,13 +160,17 @@ struct FaultyStream {
     confirms: Faults,
     unreadable: Arc<Mutex<Option<String>>>,
     confirmed: Arc<Mutex<Vec<Position>>>,
+    hold: Arc<Hold>,
 }
 
 #[async_trait]
 impl Changes for FaultyChanges {
     async fn open(&self) -> Result<Box<dyn ChangeStream>> {
+        let (stream, hold) = (self.changes.open().await?, Arc::<Hold>::default());
+        self.holds.lock().unwrap().push(Arc::clone(&hold));
         Ok(Box::new(FaultyStream {
-            stream: self.changes.open().await?,
+            stream,
+            hold,
             confirms: Arc::clone(&self.confirms),
             unreadable: Arc::clone(&self.unreadable),
             confirmed: Arc::clone(&self.confirmed),
@@ -178,5 +218,9 @@ impl ChangeStream for FaultyStream {
         }
         self.confirmed.lock().unwrap().push(up_to);
         Ok(())
+    }
+
+    fn hold(&self) -> Arc<dyn StreamHold> {
+        Arc::<Hold>::clone(&self.hold)
     }
 }

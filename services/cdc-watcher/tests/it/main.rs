@@ -9,4 +9,5 @@ mod recovery;
 mod redrive;
 mod replay;
 mod setup;
+mod takeover;
 mod traces;

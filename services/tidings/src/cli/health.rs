@@ -78,5 +78,7 @@ fn describe(status: StatusCode, report: &Value) -> String {
             rows.push([name.clone(), word("state").to_owned(), one_line(word("reason"), 120)]);
         }
     }
-    format!("{words}\n{}", table(["PART", "STATE", "REASON"], &rows))
+    let notes = report.get("notes").and_then(Value::as_object).into_iter().flatten();
+    let notes = notes.filter_map(|(name, note)| Some(format!("\nnote on {name}: {}\n", note.as_str()?)));
+    format!("{words}\n{}{}", table(["PART", "STATE", "REASON"], &rows), notes.collect::<String>())
 }

@@ -92,6 +92,9 @@ pub(super) fn open(parts: Parts<'_>, roles: &[Role]) -> anyhow::Result<Stack> {
 
     let mut health = Seen::default();
     let Servers { store, rabbitmq } = &servers;
+    if let Some(note) = rabbitmq.dependency().note() {
+        tracing::warn!(note, "an alarm is missing (docs/operate.md)");
+    }
     for role in roles {
         match role {
             // Topics and keys are copies: without Postgres it goes on accepting, degraded (promise 3).

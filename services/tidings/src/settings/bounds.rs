@@ -20,7 +20,8 @@ pub(super) fn faults(shape: &Shape) -> Vec<(&'static str, String)> {
         ("redis_timeout_ms", shape.redis_timeout_ms, 1..=60_000),
         ("stream.status_interval_ms", stream.status_interval_ms, 10..=60_000),
         ("stream.heartbeat_interval_ms", stream.heartbeat_interval_ms, 100..=DAY_MS),
-        ("stream.silence_limit_ms", stream.silence_limit_ms, 300..=DAY_MS),
+        // Below the server's wal_sender_timeout, 15 s: whoever stood still for longer may have lost the slot.
+        ("stream.silence_limit_ms", stream.silence_limit_ms, 300..=13_000),
         ("stream.stall_limit_ms", stream.stall_limit_ms, 1000..=DAY_MS),
         ("stream.standby_poll_ms", stream.standby_poll_ms, 10..=DAY_MS),
         ("stream.read_ahead", count(stream.read_ahead), 1..=MOST),

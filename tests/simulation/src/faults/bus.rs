@@ -114,6 +114,10 @@ impl Consumer for FaultyConsumer {
         self.inner.extend(leases).await
     }
 
+    fn is_lost(&self) -> bool {
+        self.inner.is_lost()
+    }
+
     async fn settle(&self, settlements: Vec<(Lease, Settlement)>) -> Vec<Result<()>> {
         let line = &self.line;
         let crash = line.meets(Kind::Crash, "settle");

@@ -1,11 +1,11 @@
 //! `Changes` and `ChangeStream`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tidings_domain::{
     Error, Result,
-    ports::{Captured, ChangeStream, Changes, Position},
+    ports::{Captured, ChangeStream, Changes, Position, StreamHold},
 };
 
 use super::{Faulty, Kind, Line};
@@ -50,5 +50,9 @@ impl ChangeStream for FaultyStream {
 
     async fn confirm(&mut self, up_to: Position) -> Result<()> {
         self.line.call("confirm changes", self.inner.confirm(up_to)).await
+    }
+
+    fn hold(&self) -> Arc<dyn StreamHold> {
+        self.inner.hold()
     }
 }

@@ -262,7 +262,12 @@ async fn a_process_that_stood_still_hands_out_nothing_more() {
     let captured = stage.take(2).await;
     // Frozen: time has passed, and no task of ours ran meanwhile. The server had sent more before.
     stage.transaction(200, 1);
+    let hold = stage.stream.hold();
+    hold.check().unwrap();
     stage.line.stand_still(60 * SECOND);
+    // Whoever is about to publish what was handed out before asks first, and may be the first to run.
+    let error = hold.check().unwrap_err();
+    assert_eq!(error.kind, ErrorKind::LeaseLost, "{}", error.chain());
     let error = stage.stream.next(10, SECOND).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::LeaseLost, "{}", error.chain());
     assert_eq!(stage.stream.confirm(captured[1].position).await.unwrap_err().kind, ErrorKind::LeaseLost);

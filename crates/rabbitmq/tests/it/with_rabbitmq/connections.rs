@@ -10,8 +10,8 @@ use tidings_rabbitmq::RabbitMq;
 use tidings_servers::{proxy::Proxy, rabbitmq::RabbitMq as Server};
 
 use crate::stage::{
-    CONFIRM, SOON, Stage, declare, message, nothing_comes, options, publish, receive, topic, until_down,
-    until_up,
+    CONFIRM, SOON, Stage, declare, message, nothing_comes, options, publish, receive, topic, until,
+    until_down, until_up,
 };
 
 #[tokio::test]
@@ -22,9 +22,16 @@ async fn a_forced_close_ends_consumers_and_flow_goes_on() {
     declare(&rabbitmq, &["messages"]).await.unwrap();
     let (bus, messages) = (rabbitmq.bus(), topic("messages"));
     publish(&*bus, &messages, 0..6).await;
-    let consumer = bus.consume(Queue::Items, 3).await.unwrap();
+    let consumer = bus.consume(Queue::Items, 5).await.unwrap();
     let held = receive(&*consumer, 2).await;
+    // Three more lie in this process when the connection goes: an answer over it comes behind them.
+    declare(&rabbitmq, &["messages"]).await.unwrap();
+    assert!(!consumer.is_lost());
     server.close_connections().await;
+    until("the end is seen", || consumer.is_lost()).await;
+    // One at a time, as a loop does that has room for one more: nothing of the dead channel is handed out.
+    let error = consumer.receive(1, SOON).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
     let error = consumer.receive(5, SOON).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
     for answer in consumer.extend(&[held[0].lease]).await {
@@ -35,8 +42,9 @@ async fn a_forced_close_ends_consumers_and_flow_goes_on() {
     }
     // The next publish finds the connection gone or waits for the new one.
     publish(&*bus, &messages, 6..7).await;
-    let consumer = bus.consume(Queue::Items, 3).await.unwrap();
-    receive(&*consumer, 3).await;
+    let consumer = bus.consume(Queue::Items, 10).await.unwrap();
+    assert!(!consumer.is_lost());
+    assert_eq!(receive(&*consumer, 7).await.len(), 7);
     nothing_comes(&*consumer).await;
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) settle_errors: VecDeque<Error>,
     /// Answers of `receive` that are empty at once.
     pub(crate) empty_answers: u32,
+    /// Consumers up to this one have lost their connection, and nothing but the asked-for answer says so.
+    lost_epoch: u64,
 }
 
 struct TestConsumer {
@@ -79,6 +81,14 @@ impl TestBus {
     /// Messages in the queue that nobody holds.
     pub(crate) fn ready(&self) -> usize {
         self.inner().ready.len()
+    }
+
+    /// Ends the connection of the consumer that is open: what it holds is in the queue again.
+    pub(crate) fn disconnect(&self) {
+        let mut inner = self.inner();
+        inner.lost_epoch = inner.epoch;
+        let held = std::mem::take(&mut inner.held);
+        inner.ready.extend(held.into_values().map(|(envelope, _)| envelope));
     }
 
     /// Gives everything that is held to someone else.
@@ -229,6 +239,10 @@ impl Consumer for TestConsumer {
             None => Err(Error::lease_lost("extend")),
         };
         leases.iter().map(extend).collect()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.epoch <= self.bus.inner().lost_epoch
     }
 
     async fn settle(&self, settlements: Vec<(Lease, Settlement)>) -> Vec<Result<()>> {

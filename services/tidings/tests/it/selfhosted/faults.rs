@@ -6,8 +6,10 @@
 
 mod broker;
 mod chance;
+mod consumer_timeout;
 mod database;
 mod frozen;
+mod held_back;
 mod hogs;
 mod kills;
 mod large;

@@ -32,14 +32,14 @@ fn python(script: &str) -> Command {
 }
 
 /// A queue of another party's, bound to exchanges: what came to it.
-struct Listener {
+pub(super) struct Listener {
     heard: Arc<Mutex<Vec<Value>>>,
     _child: Child,
     _reading: JoinSet<()>,
 }
 
 impl Listener {
-    async fn bind(stack: &Stack, exchanges: &[&str]) -> Self {
+    pub(super) async fn bind(stack: &Stack, exchanges: &[&str]) -> Self {
         let mut command = python("tests/it/selfhosted/foreign/pika_client.py");
         command.args(["listen", &stack.amqp]).args(exchanges.iter().map(|name| stack.name(name)));
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -57,9 +57,14 @@ impl Listener {
         Self { heard, _child: child, _reading: reading }
     }
 
+    /// All that came so far.
+    pub(super) fn heard(&self) -> Vec<Value> {
+        self.heard.lock().unwrap().clone()
+    }
+
     async fn until(&self, count: usize) -> Vec<Value> {
         until("another party's queue has it", async || self.heard.lock().unwrap().len() >= count).await;
-        self.heard.lock().unwrap().clone()
+        self.heard()
     }
 }
 

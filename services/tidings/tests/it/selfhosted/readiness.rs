@@ -3,7 +3,10 @@
 use reqwest::{Method, StatusCode, header};
 use serde_json::Value;
 
-use super::stack::{ROLES, Stack};
+use super::{
+    servers::Servers,
+    stack::{ROLES, Stack},
+};
 
 /// Posts a text; how it was answered.
 async fn post(stack: &Stack, text: &str) -> StatusCode {
@@ -81,4 +84,26 @@ async fn each_process_says_what_an_outage_means_to_it_and_comes_back() {
         stack.finished(id).await;
         assert_eq!(stack.deliveries(id).await[0]["attempts"], 1, "an outage uses no attempt");
     }
+}
+
+#[tokio::test]
+async fn without_the_management_api_each_process_says_which_alarm_is_missing_and_is_well() {
+    let says = "RABBITMQ_MANAGEMENT_URL is not set, so bindings cannot be seen";
+    let mut stack = Stack::prepare(Servers::shared().await, &[("RABBITMQ_MANAGEMENT_URL", "")]).await;
+    stack.provision().await;
+    stack.up_all().await;
+    for role in ROLES {
+        let report = stack.process(role).until("well", |report| is(report, true, false)).await;
+        assert_eq!(report["dependencies"]["rabbitmq"]["state"], "up", "{report:#}");
+        assert!(report["notes"]["rabbitmq"].as_str().unwrap().contains(says), "{report:#}");
+        let log = stack.process(role).log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(says)).collect();
+        assert!(lines.len() == 1 && lines[0].contains("an alarm is missing"), "{role}: {lines:#?}");
+    }
+    stack.stop("api").await;
+    let url = stack.servers.rabbitmq.management_url();
+    stack.process_mut("api").set("RABBITMQ_MANAGEMENT_URL", &url);
+    stack.up("api").await;
+    let report = stack.process("api").readiness().await;
+    assert!(report.get("notes").is_none(), "{report:#}");
 }

@@ -79,6 +79,23 @@ async fn with_a_private_authority_everything_is_encrypted_and_a_wrong_name_is_to
     assert!(sealed.parse::<u32>().unwrap() >= 4 && open == "0", "{counted}");
     let api = stack.process("api").readiness().await;
     assert_eq!(api["degraded"], false, "{api:#}");
+    for (case, server, says) in wrong_mail_servers(&authority).await {
+        let url = format!("{}?tls=starttls", server.url());
+        mail_server_named(&mut stack, case, &url, says).await;
+        let seen = server.seen();
+        assert_eq!((seen.count("AUTH"), seen.count("MAIL")), (0, 0), "{case}: {:?}", seen.commands);
+    }
+    let by_name = smtp_url.replace(HOST, "localhost");
+    mail_server_named(&mut stack, "name", &by_name, "certificate").await;
+    // They wait for the right one, and no attempt of theirs was used.
+    stack.set("SMTP_URL", &smtp_url);
+    stack.up_as("mailer-right", &["mailer"]).await;
+    smtp.wait_for_mails(5).await;
+    for message in stack.all("/v1/messages").await {
+        let id = message["id"].as_str().unwrap();
+        stack.finished(id).await;
+        assert_eq!(stack.deliveries(id).await[0]["attempts"], 1, "{id}");
+    }
     stack.stop_all().await;
 
     // The certificates are for the address: by another name of the machine the servers are strangers.
@@ -116,6 +133,33 @@ async fn what_is_expired_or_of_another_authority_or_plain_is_told() {
     named(&mut stack, "plain").await;
 }
 
+/// Mail servers that no mail may go to: each with its case, and what has to be said of it.
+async fn wrong_mail_servers(authority: &Authority) -> Vec<(&'static str, SmtpServer, &'static str)> {
+    let start =
+        async |tls, acceptor| SmtpServer::start_with(Options { tls, acceptor, ..Options::default() }).await;
+    let elsewhere = authority.acceptor("mail.example.com");
+    vec![
+        ("plain", start(TlsMode::None, None).await, "starttls"),
+        ("stranger", start(TlsMode::StartTls, Some(Authority::new().acceptor(HOST))).await, "certificate"),
+        ("elsewhere", start(TlsMode::StartTls, Some(elsewhere)).await, "certificate"),
+    ]
+}
+
+/// A mailer that finds its mail server wrong says so, and keeps what it has to send.
+async fn mail_server_named(stack: &mut Stack, case: &str, url: &str, says: &str) {
+    stack.set("SMTP_URL", url);
+    let name = format!("mailer-{case}");
+    if stack.process("mailer").is_running() {
+        stack.stop("mailer").await;
+    }
+    stack.launch_as(&name, &["mailer"]).await;
+    stack.publish(&format!("not to one that is {case}")).await;
+    let report = stack.process(&name).until_it_says("smtp", says).await;
+    assert_eq!(report["dependencies"]["smtp"]["state"], "waiting", "{report:#}");
+    assert_eq!(stack.mails(&format!("not to one that is {case}")), 0);
+    stack.stop(&name).await;
+}
+
 /// An api that finds all of its servers wrong says so of each, accepts nothing, and shows no password.
 async fn named(stack: &mut Stack, case: &str) {
     let name = format!("api-{case}");
@@ -133,11 +177,13 @@ async fn named(stack: &mut Stack, case: &str) {
         .await;
     assert_eq!(report["ready"], false, "{report:#}");
     let told = |kind: &str, part: &str| report[kind][part]["reason"].as_str().unwrap().to_lowercase();
-    let words = match case {
-        "plain" => vec!["tls", "corrupt", "no connection within"],
-        _ => vec!["certificate"],
-    };
-    for (kind, part) in [("parts", "installation"), ("dependencies", "rabbitmq"), ("dependencies", "redis")] {
+    for (kind, part, of_plain) in [
+        ("parts", "installation", &["tls"][..]),
+        ("dependencies", "rabbitmq", &["corrupt message"]),
+        // A plain Redis takes what it hears for the beginning of a command, or, where that has the end of a line, answers.
+        ("dependencies", "redis", &["does it speak tls", "corrupt message"]),
+    ] {
+        let words = if case == "plain" { of_plain } else { &["certificate"] };
         let reason = told(kind, part);
         assert!(words.iter().any(|word| reason.contains(word)), "{case}, {part}: {report:#}");
     }
