@@ -104,7 +104,7 @@ impl DeliveryState {
 pub struct Answer {
     /// When.
     pub at: Timestamp,
-    /// The command that was answered: connect, greeting, ehlo, starttls, auth, mail, rcpt, data, message.
+    /// The command that was answered: connect, greeting, ehlo, starttls, tls, auth, mail, rcpt, data, message.
     pub phase: String,
     /// The reply code, 0 where none came.
     pub code: u16,

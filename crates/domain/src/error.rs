@@ -1,11 +1,11 @@
 //! The one error of all ports: a kind to decide on, a context to read, a source to log.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-type Source = Box<dyn std::error::Error + Send + Sync>;
+type Source = dyn std::error::Error + Send + Sync;
 
 /// What a caller decides on. *Unknown* apart from *transient* is the heart of the product: a timeout is never read as
 /// a failure where the effect may have happened.
@@ -56,8 +56,7 @@ impl std::fmt::Display for ErrorKind {
 
 /// An error of a port. Its `Display` never repeats its source; the whole chain is logged once, by
 /// [`Error::chain`], at the boundary that handles it.
-#[derive(Debug, thiserror::Error)]
-#[error("{kind}: {context}")]
+#[derive(Debug)]
 pub struct Error {
     /// What to decide on.
     pub kind: ErrorKind,
@@ -65,8 +64,20 @@ pub struct Error {
     pub context: String,
     /// When the server says that another try makes sense.
     pub retry_after: Option<Duration>,
-    #[source]
-    source: Option<Source>,
+    source: Option<Arc<Source>>,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.kind, self.context)
+    }
+}
+
+impl std::error::Error for Error {
+    /// The cause as it was given: adapters ask for its type.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
 }
 
 impl Error {
@@ -77,8 +88,8 @@ impl Error {
 
     /// The same with its cause.
     #[must_use]
-    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
-        self.source = Some(source.into());
+    pub fn with_source(mut self, source: impl Into<Box<Source>>) -> Self {
+        self.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -134,10 +145,11 @@ impl Error {
         Self::new(ErrorKind::Misconfigured, context)
     }
 
-    /// The same kind, context and hint without the source: what a group write gives to each of its entries.
+    /// The same again, with the one source: what a group write gives to each of its entries.
     #[must_use]
     pub fn copy(&self) -> Self {
-        Self { kind: self.kind, context: self.context.clone(), retry_after: self.retry_after, source: None }
+        let (context, source) = (self.context.clone(), self.source.clone());
+        Self { kind: self.kind, context, retry_after: self.retry_after, source }
     }
 
     /// The whole chain in one line, outermost first, for the log.
@@ -145,8 +157,12 @@ impl Error {
         let mut line = self.to_string();
         let mut next = std::error::Error::source(self);
         while let Some(error) = next {
-            line.push_str(": ");
-            line.push_str(&error.to_string());
+            let cause = error.to_string();
+            // Some libraries repeat the cause in their own words.
+            if !line.ends_with(&cause) {
+                line.push_str(": ");
+                line.push_str(&cause);
+            }
             next = error.source();
         }
         line
@@ -167,5 +183,9 @@ mod tests {
         let error = Error::transient("insert 3 items").with_source(std::io::Error::other("disk gone"));
         assert_eq!(error.to_string(), "transient: insert 3 items");
         assert_eq!(error.chain(), "transient: insert 3 items: disk gone");
+        let copy = error.copy();
+        assert_eq!(copy.chain(), error.chain());
+        let source = std::error::Error::source(&copy).expect("a copy has its source");
+        assert!(source.is::<std::io::Error>(), "the cause itself, not what it is kept in");
     }
 }

@@ -37,7 +37,7 @@ enum Fate<'a> {
     /// Whether it was taken, and what came back meanwhile: this one or a neighbour, by its id if it has one.
     Confirmed(bool, Option<Option<ShortString>>),
     /// Never handed to the broker.
-    NotSent,
+    NotSent(lapin::Error),
     /// Its channel ended before the confirm.
     Lost(lapin::Error),
     /// Refused here.
@@ -197,7 +197,7 @@ fn hand_over<'a>(
         Poll::Pending => Fate::Sending(sending),
         Poll::Ready(Ok(confirm)) => Fate::Sent(confirm),
         // Refused by the library at once: nothing left the process.
-        Poll::Ready(Err(_)) => Fate::NotSent,
+        Poll::Ready(Err(error)) => Fate::NotSent(error),
     }
 }
 
@@ -224,6 +224,8 @@ fn confirmed(confirmation: Confirmation) -> Fate<'static> {
 /// What each comes to. `whole`: nothing of it is still under way.
 fn judge(fates: Vec<Fate<'_>>, ids: &[Option<ShortString>], whole: bool, exchange: &str) -> Vec<Result<()>> {
     let mut returned = Returned::default();
+    // Why the first that was lost was.
+    let mut why: Option<lapin::Error> = None;
     let fates: Vec<_> = fates
         .into_iter()
         .map(|fate| match fate {
@@ -233,8 +235,9 @@ fn judge(fates: Vec<Fate<'_>>, ids: &[Option<ShortString>], whole: bool, exchang
                 }
                 Ok(taken)
             }
-            Fate::NotSent => {
-                Err(Error::unavailable("publish: the connection to the broker is lost, nothing was sent"))
+            Fate::NotSent(error) => {
+                let context = "publish: the connection to the broker is lost, nothing was sent";
+                Err(Error::unavailable(context).with_source(error))
             }
             Fate::Refused(error) => Err(error),
             Fate::Sending(_) | Fate::Sent(_) => {
@@ -242,6 +245,7 @@ fn judge(fates: Vec<Fate<'_>>, ids: &[Option<ShortString>], whole: bool, exchang
             }
             Fate::Lost(error) => {
                 let context = "publish: the connection to the broker was lost before its confirm";
+                why.get_or_insert_with(|| error.clone());
                 Err(Error::unknown(context).with_source(error))
             }
         })
@@ -263,9 +267,15 @@ fn judge(fates: Vec<Fate<'_>>, ids: &[Option<ShortString>], whole: bool, exchang
                 "publish: a queue refused it (one of another party that is full must not use reject-publish)",
             )),
             _ if certain => Ok(()),
-            _ => Err(Error::unknown(
-                "publish: the connection to the broker was lost before a neighbour's confirm",
-            )),
+            _ => {
+                let error = Error::unknown(
+                    "publish: the connection to the broker was lost before a neighbour's confirm",
+                );
+                Err(match &why {
+                    Some(why) => error.with_source(why.clone()),
+                    None => error,
+                })
+            }
         }
     };
     fates.into_iter().zip(ids).map(outcome).collect()
@@ -353,8 +363,19 @@ mod tests {
     #[test]
     fn nothing_is_certain_of_a_window_that_is_not_complete() {
         let lost = || Fate::Lost(lapin::ErrorKind::MissingHeartbeatError.into());
-        let fates = vec![confirmed(None), lost(), Fate::NotSent, Fate::Confirmed(false, None)];
+        let not_sent = Fate::NotSent(lapin::ErrorKind::InvalidChannel(7).into());
+        let fates = vec![confirmed(None), lost(), not_sent, Fate::Confirmed(false, None)];
         let answers = judge(fates, &ids(&["a", "b", "c", "d"]), true, "x");
+        let chain = |at: usize| answers[at].as_ref().unwrap_err().chain();
+        for at in [0, 1] {
+            assert!(
+                chain(at)
+                    .ends_with(&format!(": {}", lapin::Error::from(lapin::ErrorKind::MissingHeartbeatError)))
+            );
+        }
+        assert!(chain(2).ends_with("invalid channel: 7"), "{}", chain(2));
+        let copies = failure::each(answers[1].as_ref().unwrap_err(), 2);
+        assert!(copies.iter().all(|copy| copy.as_ref().unwrap_err().chain() == chain(1)));
         assert_eq!(kinds(&answers), [UNKNOWN, UNKNOWN, Some(ErrorKind::Unavailable), UNKNOWN]);
         assert_eq!(kinds(&judge(vec![confirmed(None)], &ids(&["a"]), false, "x")), [UNKNOWN]);
         assert_eq!(kinds(&judge(vec![confirmed(None)], &ids(&["a"]), true, "x")), [None]);

@@ -66,8 +66,8 @@ impl Connector {
                 }
                 let handshake = timeout(deadlines.starttls, connector.connect(name.clone(), tcp)).await;
                 let tls = handshake
-                    .map_err(|_| Failure::overdue(MailPhase::StartTls, deadlines.starttls))?
-                    .map_err(|error| Failure::lost(MailPhase::StartTls, &error))?;
+                    .map_err(|_| Failure::overdue(MailPhase::Tls, deadlines.starttls))?
+                    .map_err(|error| Failure::lost(MailPhase::Tls, &error))?;
                 // After STARTTLS there is no second greeting, and lettre waits for one.
                 let first = if starttls { "220 encrypted\r\n" } else { "" };
                 self.greet(Replies::new(tls, peer, first)).await?

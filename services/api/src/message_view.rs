@@ -173,7 +173,7 @@ pub(crate) struct AnswerView {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     answered_at: Timestamp,
-    /// The command: connect, greeting, ehlo, starttls, auth, mail, rcpt, data, message.
+    /// The command: connect, greeting, ehlo, starttls, tls, auth, mail, rcpt, data, message.
     phase: String,
     /// The reply code, 0 where none came.
     code: u16,

@@ -3,6 +3,7 @@
 mod export;
 mod lines;
 mod pushes;
+mod reach;
 mod spans;
 
 use std::{
@@ -19,7 +20,9 @@ use opentelemetry::{
     metrics::{Meter, MeterProvider as _},
     trace::TracerProvider as _,
 };
-use opentelemetry_otlp::{MetricExporter, Protocol, SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{
+    MetricExporter, Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+};
 use opentelemetry_sdk::{
     Resource,
     metrics::{PeriodicReader, SdkMeterProvider},
@@ -30,7 +33,7 @@ use tidings_runtime::telemetry::Telemetry;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 pub(crate) use self::export::Export;
-use self::{lines::JsonLines, pushes::Told, spans::Tally};
+use self::{lines::JsonLines, pushes::Told, reach::Reach, spans::Tally};
 use crate::{
     chance::chance,
     profile::Role,
@@ -64,17 +67,23 @@ impl Guard {
         if self.export.spans.is_none() {
             return Ok(named(Telemetry::without_spans(meter)));
         }
-        let exporter = SpanExporter::builder()
-            .with_http()
-            .with_protocol(Protocol::HttpBinary)
-            .build()
-            .with_context(|| format!("spans of {name} cannot be exported"))?;
+        let exporter = self.span_exporter().with_context(|| format!("spans of {name} cannot be exported"))?;
         let resource = resource(name, &self.instance);
         let (provider, tally) = spans::provider(exporter, &self.export, resource, &meter, name);
         let tracer = BoxedTracer::new(Box::new(provider.tracer("tidings")));
         self.tracers.lock().unwrap_or_else(PoisonError::into_inner).insert(name, (provider, tally));
         let telemetry = Telemetry::new(tracer, meter);
         Ok(named(if self.export.sampling.parent_based { telemetry } else { telemetry.deciding_anew() }))
+    }
+
+    fn span_exporter(&self) -> anyhow::Result<SpanExporter> {
+        let reach = &self.export.spans_reach;
+        let builder = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary);
+        let builder = builder.with_timeout(reach.timeout);
+        Ok(match reach.client()? {
+            Some(client) => builder.with_http_client(client).build()?,
+            None => builder.build()?,
+        })
     }
 
     /// What the metrics of everything that is no service are made of.
@@ -143,15 +152,20 @@ pub(crate) fn init(settings: &Settings, export: Export, roles: &[Role]) -> anyho
     let mut meters =
         SdkMeterProvider::builder().with_reader(page).with_resource(resource(service, &instance));
     if let Some(every) = export.metrics {
-        let exporter = MetricExporter::builder()
-            .with_http()
-            .with_protocol(Protocol::HttpBinary)
-            .build()
-            .context("metrics cannot be pushed")?;
+        let exporter = metric_exporter(&export.metrics_reach).context("metrics cannot be pushed")?;
         meters =
             meters.with_reader(PeriodicReader::builder(Told::new(exporter)).with_interval(every).build());
     }
     Ok(Arc::new(Guard { meters: meters.build(), registry, export, instance, tracers: Mutex::default() }))
+}
+
+fn metric_exporter(reach: &Reach) -> anyhow::Result<MetricExporter> {
+    let builder = MetricExporter::builder().with_http().with_protocol(Protocol::HttpBinary);
+    let builder = builder.with_timeout(reach.timeout);
+    Ok(match reach.client()? {
+        Some(client) => builder.with_http_client(client).build()?,
+        None => builder.build()?,
+    })
 }
 
 fn log(settings: &Settings, service: &'static str) -> anyhow::Result<()> {

@@ -6,9 +6,10 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        ServerConfig,
+        RootCertStore, ServerConfig,
         crypto::aws_lc_rs,
         pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+        server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     },
 };
 
@@ -68,12 +69,27 @@ impl Authority {
 
     /// What a server named `host` speaks TLS with.
     pub fn acceptor(&self, host: &str) -> TlsAcceptor {
+        self.accepts(host, WebPkiClientVerifier::no_client_auth())
+    }
+
+    /// The same, which takes only clients with a certificate of this authority.
+    pub fn acceptor_of_own(&self, host: &str) -> TlsAcceptor {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("it can be trusted");
+        let verifier = WebPkiClientVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::new(aws_lc_rs::default_provider()),
+        );
+        self.accepts(host, verifier.build().expect("one authority is enough"))
+    }
+
+    fn accepts(&self, host: &str, clients: Arc<dyn ClientCertVerifier>) -> TlsAcceptor {
         let (certificate, key) = self.sign(host, |_| {});
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the provider knows TLS 1.2 and 1.3")
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![certificate.der().clone()], key)
             .expect("the certificate is the key's");
         TlsAcceptor::from(Arc::new(config))

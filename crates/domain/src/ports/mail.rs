@@ -21,8 +21,10 @@ pub enum MailPhase {
     Greeting,
     /// EHLO.
     Ehlo,
-    /// STARTTLS and the handshake.
+    /// STARTTLS.
     StartTls,
+    /// The handshake, after STARTTLS or at once.
+    Tls,
     /// AUTH.
     Auth,
     /// MAIL FROM.
@@ -43,6 +45,7 @@ impl MailPhase {
             Self::Greeting => "greeting",
             Self::Ehlo => "ehlo",
             Self::StartTls => "starttls",
+            Self::Tls => "tls",
             Self::Auth => "auth",
             Self::MailFrom => "mail",
             Self::RcptTo => "rcpt",

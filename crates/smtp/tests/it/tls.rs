@@ -57,7 +57,7 @@ async fn without_tls_no_login_and_no_mail_is_sent() {
         .ping()
         .await
         .unwrap_err();
-    assert_eq!((error.phase, error.class), (MailPhase::StartTls, MailErrorClass::Unavailable));
+    assert_eq!((error.phase, error.class), (MailPhase::Tls, MailErrorClass::Unavailable));
     for server in [plain, refuses] {
         let seen = server.seen();
         assert_eq!((seen.count("AUTH"), seen.count("MAIL")), (0, 0), "{:?}", seen.commands);
@@ -72,7 +72,8 @@ async fn a_certificate_that_is_not_the_servers_or_not_trusted_ends_it() {
         let stranger = server(mode, &Authority::new(), "127.0.0.1").await;
         for server in [other_name, stranger] {
             let error = mail(secure(&server, tls, &authority)).ping().await.unwrap_err();
-            assert_eq!((error.phase, error.class), (MailPhase::StartTls, MailErrorClass::Unavailable));
+            // Whoever asked for smtps:// would look for a STARTTLS that was never said.
+            assert_eq!((error.phase, error.class), (MailPhase::Tls, MailErrorClass::Unavailable), "{tls:?}");
             assert!(error.text.contains("certificate"), "{}", error.text);
             assert_eq!(server.seen().count("AUTH"), 0);
         }
@@ -86,7 +87,7 @@ async fn what_comes_with_the_reply_to_starttls_is_not_part_of_the_secure_session
     // Someone between adds a reply of theirs, to be read as the first of the secure session.
     server.on(Step::StartTls, Act::Reply("220 2.0.0 go on\n250-injected\n250 AUTH PLAIN"));
     let error = mail(secure(&server, Tls::StartTls, &authority)).ping().await.unwrap_err();
-    assert_eq!((error.phase, error.class), (MailPhase::StartTls, MailErrorClass::Unavailable));
+    assert_eq!((error.phase, error.class), (MailPhase::Tls, MailErrorClass::Unavailable));
     assert_eq!(server.seen().count("AUTH"), 0);
 }
 

@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::reach::Reach;
 use crate::settings::faults::Faults;
 
 /// Where everything goes that has no place of its own.
 const FOR_ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const FOR_SPANS: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 const FOR_METRICS: &str = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
+/// Where the specification has a collector that nobody names.
+const DEFAULT: &str = "http://localhost:4318";
 
 const TRACES_EXPORTER: &str = "OTEL_TRACES_EXPORTER";
 /// Who metrics are exported to: a list.
@@ -80,8 +83,12 @@ pub(crate) struct Export {
     pub(crate) sampling: Sampling,
     /// How they wait for that.
     pub(crate) waiting: Waiting,
+    /// How their collector is reached.
+    pub(crate) spans_reach: Reach,
     /// How often metrics are pushed; none: they are not. The page `/metrics` shows them in any case.
     pub(crate) metrics: Option<Duration>,
+    /// How their collector is reached.
+    pub(crate) metrics_reach: Reach,
     /// Whether whoever starts us names the process.
     pub(crate) names_instance: bool,
 }
@@ -118,11 +125,15 @@ impl Export {
                 }
             }
         }
+        let metrics_to = metrics.map(|_| set(FOR_METRICS).or_else(|| set(FOR_ALL)).unwrap_or(DEFAULT));
+        let [spans_reach, metrics_reach] = Reach::read(&set, [spans, metrics_to], faults);
         Self {
             spans: spans.map(str::to_owned),
             sampling,
             waiting: waiting(&set, faults),
+            spans_reach,
             metrics,
+            metrics_reach,
             names_instance: set("OTEL_RESOURCE_ATTRIBUTES")
                 .is_some_and(|attributes| attributes.contains("service.instance.id")),
         }
@@ -161,7 +172,7 @@ fn waiting<'a>(set: &impl Fn(&str) -> Option<&'a str>, faults: &mut Faults) -> W
 }
 
 /// What a variable says, where it is set and says something.
-fn number<'a>(
+pub(super) fn number<'a>(
     set: &impl Fn(&str) -> Option<&'a str>,
     name: &str,
     what: &str,

@@ -14,3 +14,4 @@ mod trace;
 mod trace_events;
 mod trace_lost;
 mod trace_sampling;
+mod trace_tls;

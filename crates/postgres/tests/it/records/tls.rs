@@ -13,6 +13,8 @@ use tidings_servers::{
 use super::rig::options;
 
 async fn server(tls: Option<Certificate>, tls_only: bool) -> Postgres {
+    // As the program does first of all.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     Postgres::start_with(PostgresOptions { tls, tls_only, ..PostgresOptions::default() }).await
 }
 

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
@@ -22,7 +23,13 @@ use opentelemetry_proto::tonic::{
     trace::v1::span::SpanKind,
 };
 use prost::Message as _;
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::PATIENCE;
 
@@ -75,11 +82,12 @@ struct Inbox {
 impl Collector {
     /// One that listens on a free port.
     pub(crate) async fn start() -> Self {
-        let all = |inbox| {
-            let router = Router::new().route("/v1/traces", post(take_spans));
-            router.route("/v1/metrics", post(take_metrics)).with_state(inbox)
-        };
-        Self::serve(all).await
+        Self::serve(take_all, None).await
+    }
+
+    /// One that is reached by TLS alone.
+    pub(crate) async fn secure(acceptor: TlsAcceptor) -> Self {
+        Self::serve(take_all, Some(acceptor)).await
     }
 
     /// One that takes connections and never answers.
@@ -88,16 +96,23 @@ impl Collector {
             inbox.changed.send_replace(());
             std::future::pending::<StatusCode>().await
         };
-        Self::serve(|inbox| Router::new().fallback(hang).with_state(inbox)).await
+        Self::serve(|inbox| Router::new().fallback(hang).with_state(inbox), None).await
     }
 
-    async fn serve(router: impl FnOnce(Inbox) -> Router) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    async fn serve(router: impl FnOnce(Inbox) -> Router, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
         let inbox = Inbox { spans: Arc::default(), pushes: Arc::default(), changed: watch::channel(()).0 };
         let router = router(inbox.clone());
         let mut serving = JoinSet::new();
-        serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        match tls {
+            None => serving.spawn(async move { axum::serve(listener, router).await.unwrap() }),
+            Some(acceptor) => {
+                let listener = TlsListener { listener, acceptor };
+                serving.spawn(async move { axum::serve(listener, router).await.unwrap() })
+            }
+        };
         Self { endpoint, inbox, _serving: serving }
     }
 
@@ -150,6 +165,35 @@ impl Collector {
         timeout(PATIENCE, changed.changed()).await.expect("a call in time").unwrap();
         did
     }
+}
+
+/// Hands out connections whose handshake went well; the others it drops.
+struct TlsListener {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Addr = SocketAddr;
+    type Io = TlsStream<TcpStream>;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, addr) = self.listener.accept().await.unwrap();
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, addr);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+fn take_all(inbox: Inbox) -> Router {
+    let router = Router::new().route("/v1/traces", post(take_spans));
+    router.route("/v1/metrics", post(take_metrics)).with_state(inbox)
 }
 
 async fn take_spans(State(inbox): State<Inbox>, body: Bytes) -> (StatusCode, Vec<u8>) {
