@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-use crate::{authority::Certificate, program::beside};
+use crate::{Source, authority::Certificate, program::beside};
 use given::Given;
 use store::Store;
 
@@ -97,6 +97,20 @@ impl Redis {
             Home::Ours(store, _) => store.address(),
             Home::Theirs(given) => given.address(),
         }
+    }
+
+    /// Where it comes from.
+    pub fn source(&self) -> Source {
+        match &self.home {
+            Home::Ours(store, _) => store.server().source(),
+            Home::Theirs(_) => Source::Address(given::VARIABLE),
+        }
+    }
+
+    /// What it says that it is, such as `8.0.2`. Only of one that a test started.
+    pub async fn version(&self) -> String {
+        let store = Arc::clone(self.store());
+        beside(move || store.version()).await
     }
 
     /// Empties all databases.

@@ -11,6 +11,9 @@ use crate::given::{Parts, Traces, variable};
 /// How long a claim holds of a process that could not take it away, in seconds. Longer than any test run.
 const CLAIM_S: &str = "7200";
 
+/// Names the server.
+pub(super) const VARIABLE: &str = "REDIS_URL";
+
 pub(super) struct Given {
     parts: Parts,
     address: SocketAddr,
@@ -24,7 +27,7 @@ pub(super) struct Given {
 
 /// Its URL, if there is one.
 pub(super) fn url() -> Option<String> {
-    variable("REDIS_URL")
+    variable(VARIABLE)
 }
 
 impl Given {

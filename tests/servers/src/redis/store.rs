@@ -100,6 +100,12 @@ impl Store {
         format!("{scheme}://{login}{}/{number}", self.address())
     }
 
+    pub(super) fn version(&self) -> String {
+        let Some(Answer::Said(info)) = self.ask(&["INFO", "server"]) else { panic!("it does not tell") };
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        version.expect("it tells its version").trim().to_owned()
+    }
+
     pub(super) fn flush(&self) {
         let answer = self.ask(&["FLUSHALL"]);
         assert!(answer == Some(Answer::ok()), "cannot flush: {answer:?}");
@@ -110,7 +116,7 @@ impl Store {
     }
 
     /// The answer to one command; none while it does not listen.
-    pub(super) fn ask(&self, command: &[&str]) -> Option<Answer> {
+    fn ask(&self, command: &[&str]) -> Option<Answer> {
         let mut session = Session::open(self.plain_port().address())?;
         if let Some(password) = &self.options.password {
             session.ask(&["AUTH", password])?;
