@@ -48,6 +48,11 @@ impl Container {
             .is_ok_and(|status| status.success())
     }
 
+    /// The image that it is made of.
+    pub(crate) fn image(&self) -> &str {
+        &self.image
+    }
+
     /// The folder for settings.
     pub(crate) fn folder(&self) -> &Path {
         self.guardian.folder()

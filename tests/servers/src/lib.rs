@@ -27,3 +27,5 @@ pub mod rabbitmq;
 pub mod redis;
 pub mod set;
 pub mod smtp;
+
+pub use server::Source;

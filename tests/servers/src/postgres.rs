@@ -15,6 +15,7 @@ use std::{
 use tokio::sync::OnceCell;
 
 use crate::{
+    Source,
     authority::Certificate,
     program::{self, beside},
 };
@@ -121,6 +122,19 @@ impl Postgres {
             Home::Ours(cluster) => cluster.address(),
             Home::Theirs(given) => given.address(),
         }
+    }
+
+    /// Where it comes from.
+    pub fn source(&self) -> Source {
+        match &self.home {
+            Home::Ours(cluster) => cluster.server().source(),
+            Home::Theirs(_) => Source::Address(given::VARIABLE),
+        }
+    }
+
+    /// What it says that it is, such as `17.5`; distributors add a word to it.
+    pub async fn version(&self) -> String {
+        self.psql("postgres", "show server_version").await
     }
 
     /// Runs statements, each in its own transaction; answers rows as lines with `|` between the columns. Panics on an error.

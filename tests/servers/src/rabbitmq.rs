@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-use crate::{authority::Certificate, program::beside};
+use crate::{Source, authority::Certificate, program::beside};
 use broker::Broker;
 use given::Given;
 use management::{Management, encode};
@@ -108,6 +108,20 @@ impl RabbitMq {
             Home::Ours(broker) => broker.address(),
             Home::Theirs(given) => given.address(),
         }
+    }
+
+    /// Where it comes from.
+    pub fn source(&self) -> Source {
+        match &self.home {
+            Home::Ours(broker) => broker.server().source(),
+            Home::Theirs(_) => Source::Address(given::VARIABLE),
+        }
+    }
+
+    /// What it says that it is, such as `4.1.3`.
+    pub async fn version(&self) -> String {
+        self.management(|management| text(&management.ask("GET", "/api/overview", ""), "rabbitmq_version"))
+            .await
     }
 
     /// The management's URL, with the login.

@@ -1,10 +1,11 @@
 //! Redis, private to a test. It keeps nothing on disk: a stop or a kill loses all, as may happen to it at any time.
 
+mod given;
+mod session;
+mod store;
+
 use std::{
-    fs,
-    io::{Read as _, Write as _},
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -13,14 +14,11 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-use crate::{
-    authority::Certificate,
-    port::Port,
-    process::Process,
-    program::{self, beside},
-};
+use crate::{Source, authority::Certificate, program::beside};
+use given::Given;
+use store::Store;
 
-/// How many databases a server has.
+/// How many databases a server of ours has.
 const DATABASES: u32 = 4096;
 
 /// How a server differs from [`Redis::start`]'s.
@@ -34,8 +32,14 @@ pub struct RedisOptions {
 
 /// A server. It ends when it is dropped or when this process dies.
 pub struct Redis {
-    server: Arc<Server>,
-    next: AtomicU32,
+    home: Home,
+}
+
+enum Home {
+    /// Started by us; the database that is given away next.
+    Ours(Arc<Store>, AtomicU32),
+    /// Named by `REDIS_URL`.
+    Theirs(Box<Given>),
 }
 
 impl Redis {
@@ -46,138 +50,110 @@ impl Redis {
 
     /// Starts one on a free port.
     pub async fn start_with(options: RedisOptions) -> Self {
-        let server = beside(move || {
-            let server = Server::new(options);
-            server.start();
-            server
+        let store = beside(move || {
+            let store = Store::new(options);
+            store.start();
+            store
         })
         .await;
-        Self { server: Arc::new(server), next: AtomicU32::new(1) }
+        Self { home: Home::Ours(Arc::new(store), AtomicU32::new(1)) }
     }
 
-    /// The one that the tests of this process share: whoever asks first starts it. Take a database of your own in it.
+    /// The one that the tests of this process share: the server that `REDIS_URL` names, else one that whoever asks first starts. Take a
+    /// database of your own in it.
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<Redis> = OnceCell::const_new();
-        SHARED.get_or_init(Self::start).await
+        let make = async || match given::url() {
+            Some(url) => Self { home: Home::Theirs(Box::new(beside(move || Given::new(&url)).await)) },
+            None => Self::start().await,
+        };
+        SHARED.get_or_init(make).await
     }
 
-    /// The URL of a database that nobody else was given.
+    /// The URL of an empty database that nobody else was given.
     pub fn database(&self) -> String {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        assert!(number < DATABASES, "all {DATABASES} databases are given away");
+        let number = match &self.home {
+            Home::Ours(_, next) => {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                assert!(number < DATABASES, "all {DATABASES} databases are given away");
+                number
+            }
+            Home::Theirs(given) => given.database(),
+        };
         self.url(number)
     }
 
     /// The URL of a database.
     pub fn url(&self, number: u32) -> String {
-        let scheme = if self.server.options.tls.is_some() { "rediss" } else { "redis" };
-        let password = self.server.options.password.as_ref();
-        let login = password.map(|password| format!(":{password}@")).unwrap_or_default();
-        format!("{scheme}://{login}{}/{number}", self.addr())
+        match &self.home {
+            Home::Ours(store, _) => store.url(number),
+            Home::Theirs(given) => given.url(number),
+        }
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
-        self.server.port.address()
+        match &self.home {
+            Home::Ours(store, _) => store.address(),
+            Home::Theirs(given) => given.address(),
+        }
+    }
+
+    /// Where it comes from.
+    pub fn source(&self) -> Source {
+        match &self.home {
+            Home::Ours(store, _) => store.server().source(),
+            Home::Theirs(_) => Source::Address(given::VARIABLE),
+        }
+    }
+
+    /// What it says that it is, such as `8.0.2`. Only of one that a test started.
+    pub async fn version(&self) -> String {
+        let store = Arc::clone(self.store());
+        beside(move || store.version()).await
     }
 
     /// Empties all databases.
     pub async fn flush(&self) {
-        self.beside(|server| {
-            assert!(server.ask("FLUSHALL").is_some_and(|answer| answer.starts_with("+OK")), "cannot flush");
-        })
-        .await;
+        self.beside(Store::flush).await;
     }
 
     /// Stops it; returns when it is down.
     pub async fn stop(&self) {
-        self.beside(|server| {
-            server.process.signal("TERM");
-            server.process.wait();
-        })
-        .await;
+        self.beside(|store| store.server().stop("TERM")).await;
     }
 
     /// Kills it (`kill -9`).
     pub async fn kill(&self) {
-        self.beside(|server| server.process.kill()).await;
+        self.beside(|store| store.server().kill()).await;
     }
 
     /// Starts it again, empty, on the same port; returns when it answers.
     pub async fn start_again(&self) {
-        self.beside(Server::start).await;
+        self.beside(Store::start).await;
     }
 
     /// Stops it where it stands: connections stay and nothing answers.
     pub fn freeze(&self) {
-        self.server.process.signal_family("STOP");
+        self.store().server().freeze();
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.server.process.signal_family("CONT");
+        self.store().server().thaw();
     }
 
-    async fn beside(&self, work: impl FnOnce(&Server) + Send + 'static) {
-        let server = Arc::clone(&self.server);
-        beside(move || work(&server)).await;
-    }
-}
-
-struct Server {
-    options: RedisOptions,
-    port: Port,
-    process: Process,
-    program: PathBuf,
-    /// Answers us in plain text, whatever others need; the port's for others if that is plain too.
-    plain: Option<Port>,
-}
-
-impl Server {
-    fn new(options: RedisOptions) -> Self {
-        let folders = ["/opt/homebrew/opt/redis/bin", "/usr/local/opt/redis/bin"].map(PathBuf::from);
-        let program = program::find("redis-server", &folders).expect("Redis is installed");
-        let plain = options.tls.is_some().then(Port::new);
-        Self { options, port: Port::new(), process: Process::new("redis"), program, plain }
-    }
-
-    fn start(&self) {
-        let folder = self.process.folder();
-        let mut settings = format!(
-            "bind 127.0.0.1\ndir {}\nsave \"\"\nappendonly no\ndatabases {DATABASES}\nport {}\n",
-            folder.display(),
-            self.plain.as_ref().unwrap_or(&self.port).number(),
-        );
-        if let Some(password) = &self.options.password {
-            settings += &format!("requirepass {password}\n");
+    fn store(&self) -> &Arc<Store> {
+        match &self.home {
+            Home::Ours(store, _) => store,
+            Home::Theirs(_) => {
+                panic!("the server at REDIS_URL is not ours to end or to empty: use Redis::start")
+            }
         }
-        if let Some(tls) = &self.options.tls {
-            fs::write(folder.join("server.crt"), &tls.certificate).expect("a folder of ours can be written");
-            fs::write(folder.join("server.key"), &tls.key).expect("a folder of ours can be written");
-            settings += &format!(
-                "tls-port {}\ntls-cert-file server.crt\ntls-key-file server.key\ntls-auth-clients no\n",
-                self.port.number(),
-            );
-        }
-        let file = folder.join("redis.conf");
-        fs::write(&file, settings).expect("a folder of ours can be written");
-        let mut command = self.process.command(&self.program);
-        command.arg(file);
-        self.process.start(command, || self.ask("PING").is_some_and(|answer| answer.starts_with("+PONG")));
     }
 
-    /// The answer to one command; none while it does not listen.
-    fn ask(&self, command: &str) -> Option<String> {
-        let address = self.plain.as_ref().unwrap_or(&self.port).address();
-        let mut stream = program::connect(address)?;
-        let mut lines = String::new();
-        if let Some(password) = &self.options.password {
-            lines += &format!("AUTH {password}\r\n");
-        }
-        stream.write_all(format!("{lines}{command}\r\nQUIT\r\n").as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        // The last but one: AUTH answers before, QUIT after.
-        answer.lines().rev().nth(1).map(str::to_owned)
+    async fn beside(&self, work: impl FnOnce(&Store) + Send + 'static) {
+        let store = Arc::clone(self.store());
+        beside(move || work(&store)).await;
     }
 }

@@ -12,6 +12,17 @@ use crate::{container::Container, process::Process, program};
 /// installed, else images.
 const CHOICE: &str = "TIDINGS_TEST_SERVERS";
 
+/// Where a server comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The variable that names its address.
+    Address(&'static str),
+    /// This machine's programs, in the folder.
+    Programs(PathBuf),
+    /// Docker's image of that name.
+    Image(String),
+}
+
 /// What a kind of server is made of.
 pub(crate) struct Kind {
     /// What people call it.
@@ -51,6 +62,14 @@ impl Server {
             kind.name,
         );
         Self::Image(Container::new(what, kind.image))
+    }
+
+    /// Where it comes from.
+    pub(crate) fn source(&self) -> Source {
+        match self {
+            Self::Program(_, folder) => Source::Programs(folder.clone()),
+            Self::Image(container) => Source::Image(container.image().to_owned()),
+        }
     }
 
     /// The folder that goes with the server.

@@ -7,6 +7,9 @@ use crate::{
     program,
 };
 
+/// Names the server.
+pub(super) const VARIABLE: &str = "DATABASE_URL";
+
 pub(super) struct Given {
     parts: Parts,
     psql: PathBuf,
@@ -15,7 +18,7 @@ pub(super) struct Given {
 
 /// Its URL, if there is one.
 pub(super) fn url() -> Option<String> {
-    variable("DATABASE_URL")
+    variable(VARIABLE)
 }
 
 impl Given {

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use super::Management;
 use crate::given::{Parts, Traces, variable};
 
+/// Names the server.
+pub(super) const VARIABLE: &str = "AMQP_URL";
+
 pub(super) struct Given {
     parts: Parts,
     management: Management,
@@ -13,7 +16,7 @@ pub(super) struct Given {
 
 /// Its URL, if there is one.
 pub(super) fn url() -> Option<String> {
-    variable("AMQP_URL")
+    variable(VARIABLE)
 }
 
 impl Given {

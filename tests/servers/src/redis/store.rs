@@ -1,17 +1,13 @@
 //! One server's settings and life. Every call blocks.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::SocketAddr,
-    path::PathBuf,
-};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
-use super::{DATABASES, RedisOptions};
+use super::{
+    DATABASES, RedisOptions,
+    session::{Answer, Session},
+};
 use crate::{
-    given::Parts,
     port::Port,
-    program,
     server::{Kind, Server},
 };
 
@@ -34,21 +30,22 @@ impl Store {
 
     /// Returns when it answers.
     pub(super) fn start(&self) {
-        let is_ready = || self.ask("PING").is_some_and(|answer| answer == "+PONG");
+        let is_ready = || self.ask(&["PING"]).is_some_and(|answer| answer == Answer::Said("PONG".to_owned()));
         match &self.server {
             Server::Program(process, programs) => {
-                let file = self.configure("127.0.0.1", self.plain_port().number(), self.port.number());
+                let folder = process.folder().display().to_string();
+                let file =
+                    self.configure("127.0.0.1", self.plain_port().number(), self.port.number(), &folder);
                 let mut command = process.command(&programs.join("redis-server"));
                 command.arg(file);
                 process.start(command, is_ready);
             }
             Server::Image(container) => {
-                self.configure("*", 6379, 6380);
+                self.configure("*", 6379, 6380, "/settings");
                 let mut options = vec![
                     format!("--publish={}:6379", self.plain_port().address()),
+                    // It runs there as a user of the image's, who reads and writes nothing.
                     format!("--volume={}:/settings:ro", container.folder().display()),
-                    // Where files without a path are looked for.
-                    "--workdir=/settings".to_owned(),
                 ];
                 if self.options.tls.is_some() {
                     options.push(format!("--publish={}:6380", self.port.address()));
@@ -59,23 +56,30 @@ impl Store {
         }
     }
 
-    /// Writes its settings; answers the file.
-    fn configure(&self, bind: &str, plain: u16, tls: u16) -> PathBuf {
+    /// Writes its settings, which it sees in the folder `seen`; answers the file.
+    fn configure(&self, bind: &str, plain: u16, tls: u16, seen: &str) -> PathBuf {
         let folder = self.server.folder();
         let write = |name: &str, text: &str| {
-            fs::write(folder.join(name), text).expect("a folder of ours can be written");
+            let file = folder.join(name);
+            fs::write(&file, text).expect("a folder of ours can be written");
+            fs::set_permissions(file, fs::Permissions::from_mode(0o644))
+                .expect("a file of ours has permissions");
         };
         let mut settings = format!("bind {bind}\nport {plain}\ndatabases {DATABASES}\n");
         settings += "protected-mode no\nsave \"\"\nappendonly no\n";
+        if let Server::Program(..) = &self.server {
+            settings += &format!("dir {seen}\n");
+        }
         if let Some(password) = &self.options.password {
             settings += &format!("requirepass {password}\n");
         }
         if let Some(certificate) = &self.options.tls {
             write("server.crt", &certificate.certificate);
             write("server.key", &certificate.key);
-            write("authority.crt", &certificate.authority);
-            settings += &format!("tls-port {tls}\ntls-cert-file server.crt\ntls-key-file server.key\n");
-            settings += "tls-ca-cert-file authority.crt\ntls-auth-clients no\n";
+            settings += &format!(
+                "tls-port {tls}\ntls-cert-file {seen}/server.crt\ntls-key-file {seen}/server.key\n\
+                 tls-auth-clients no\n",
+            );
         }
         write("redis.conf", &settings);
         folder.join("redis.conf")
@@ -96,37 +100,27 @@ impl Store {
         format!("{scheme}://{login}{}/{number}", self.address())
     }
 
+    pub(super) fn version(&self) -> String {
+        let Some(Answer::Said(info)) = self.ask(&["INFO", "server"]) else { panic!("it does not tell") };
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        version.expect("it tells its version").trim().to_owned()
+    }
+
     pub(super) fn flush(&self) {
-        let answer = self.ask("FLUSHALL");
-        assert!(answer.as_deref() == Some("+OK"), "cannot flush: {answer:?}");
+        let answer = self.ask(&["FLUSHALL"]);
+        assert!(answer == Some(Answer::ok()), "cannot flush: {answer:?}");
     }
 
     fn plain_port(&self) -> &Port {
         self.plain.as_ref().unwrap_or(&self.port)
     }
 
-    /// The last line of the answer.
-    fn ask(&self, command: &str) -> Option<String> {
-        let answer = ask(self.plain_port().address(), self.options.password.as_deref(), command)?;
-        answer.lines().next_back().map(str::to_owned)
+    /// The answer to one command; none while it does not listen.
+    fn ask(&self, command: &[&str]) -> Option<Answer> {
+        let mut session = Session::open(self.plain_port().address())?;
+        if let Some(password) = &self.options.password {
+            session.ask(&["AUTH", password])?;
+        }
+        session.ask(command)
     }
-}
-
-/// The answer to one command; none while it does not listen.
-fn ask(address: SocketAddr, password: Option<&str>, command: &str) -> Option<String> {
-    let mut stream = program::connect(address)?;
-    let login = password.map(|password| format!("AUTH {password}\r\n")).unwrap_or_default();
-    stream.write_all(format!("{login}{command}\r\nQUIT\r\n").as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    // Without what QUIT answers.
-    answer.strip_suffix("+OK\r\n").map(str::to_owned)
-}
-
-/// How many databases a server that is not ours has; what servers have by default, if it does not tell.
-pub(super) fn databases(parts: &Parts) -> u32 {
-    let password = parts.login.trim_end_matches('@').split_once(':').map(|(_, password)| password);
-    let plain = parts.scheme == "redis";
-    let answer = plain.then(|| ask(parts.address(6379), password, "CONFIG GET databases")).flatten();
-    answer.and_then(|answer| answer.lines().next_back()?.trim().parse().ok()).unwrap_or(16)
 }

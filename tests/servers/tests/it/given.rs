@@ -9,6 +9,8 @@ use tidings_servers::{
 };
 use tokio::time::{Duration, Instant, sleep};
 
+use crate::redis::ask_all;
+
 /// Waits until `answer` is `wanted`: what a process made goes a moment after its end.
 async fn wait_for<T: PartialEq + std::fmt::Debug>(wanted: T, mut answer: impl AsyncFnMut() -> T) {
     let began = Instant::now();
@@ -67,9 +69,36 @@ async fn with_rabbitmq_virtual_hosts_are_made_there_and_go() {
 }
 
 #[tokio::test]
-async fn with_redis_databases_are_taken_there() {
+async fn with_redis_databases_are_taken_there_and_go() {
     let options = RedisOptions { password: Some("secret".to_owned()), ..RedisOptions::default() };
     let redis = Redis::start_with(options).await;
-    let variables = [("REDIS_URL", redis.url(0))];
-    share(&["redis::with_redis_databases_are_apart"], &variables);
+    let ask = async |commands: &[&str]| {
+        let answers = ask_all(redis.addr(), &[&["AUTH secret"], commands].concat()).await;
+        answers.last().expect("one answer at least").clone()
+    };
+    // Somebody's, whom a test must not disturb.
+    assert_eq!(ask(&["SELECT 1", "SET kept value"]).await, "+OK");
+    let printed = share(&["given::with_redis_leaves_a_key"], &[("REDIS_URL", redis.url(0))]);
+    assert!(printed.contains("took 2 and 3"), "the first that are empty: {printed}");
+    assert_eq!(ask(&["STRLEN seen"]).await, ":5", "it was this server");
+    assert_eq!(ask(&["SELECT 1", "DBSIZE"]).await, ":1");
+    for number in [2, 3] {
+        wait_for(":0".to_owned(), async || ask(&[&format!("SELECT {number}"), "DBSIZE"]).await).await;
+    }
+    wait_for(":1".to_owned(), async || ask(&["DBSIZE"]).await).await;
+}
+
+/// Run by the test above: keys in the database that the URL names and in two of its own.
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the test above reads it")]
+async fn with_redis_leaves_a_key() {
+    let redis = Redis::shared().await;
+    let of_its_own = [redis.database(), redis.database()];
+    let numbers = of_its_own.each_ref().map(|url| url.rsplit('/').next().expect("a URL has a path"));
+    println!("took {}", numbers.join(" and "));
+    let password = redis.url(0).contains("secret").then_some("AUTH secret");
+    let select = numbers.map(|number| format!("SELECT {number}"));
+    let commands = ["SET seen value", &select[0], "SET key value", &select[1], "SET key value"];
+    let commands: Vec<&str> = password.into_iter().chain(commands).collect();
+    assert!(ask_all(redis.addr(), &commands).await.iter().all(|answer| answer == "+OK"));
 }

@@ -9,3 +9,4 @@ mod redis;
 mod set;
 mod stream;
 mod tls;
+mod versions;

@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use tidings_servers::redis::Redis;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -7,11 +9,20 @@ use tokio::{
 use crate::stream;
 
 async fn ask(redis: &Redis, command: &str) -> String {
-    let mut stream = BufReader::new(TcpStream::connect(redis.addr()).await.expect("it listens"));
-    stream.write_all(format!("{command}\r\n").as_bytes()).await.expect("it reads");
-    let mut line = String::new();
-    stream.read_line(&mut line).await.expect("it answers");
-    line.trim().to_owned()
+    ask_all(redis.addr(), &[command]).await.pop().expect("one answer")
+}
+
+/// The first line of the answer to each command.
+pub(crate) async fn ask_all(address: SocketAddr, commands: &[&str]) -> Vec<String> {
+    let mut stream = BufReader::new(TcpStream::connect(address).await.expect("it listens"));
+    let mut answers = Vec::new();
+    for command in commands {
+        stream.write_all(format!("{command}\r\n").as_bytes()).await.expect("it reads");
+        let mut line = String::new();
+        stream.read_line(&mut line).await.expect("it answers");
+        answers.push(line.trim().to_owned());
+    }
+    answers
 }
 
 #[tokio::test]
