@@ -1,5 +1,7 @@
 //! The names of our metrics, their labels, and the instruments of the loops, in one place.
 
+use std::sync::Arc;
+
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Gauge, Histogram, Meter},
@@ -253,7 +255,7 @@ fn operation<const MORE: usize, const ALL: usize>(
     more: [KeyValue; MORE],
 ) -> [KeyValue; ALL] {
     let required = [
-        KeyValue::new(conventions::MESSAGING_SYSTEM, telemetry.system().clone()),
+        KeyValue::new(conventions::MESSAGING_SYSTEM, Arc::clone(telemetry.system())),
         KeyValue::new(conventions::MESSAGING_OPERATION_NAME, operation.name()),
     ];
     let mut all = required.into_iter().chain(more);

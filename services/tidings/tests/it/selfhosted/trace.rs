@@ -170,7 +170,7 @@ fn tree(spans: &[Span], others: &[(&str, &str)]) -> BTreeSet<Node> {
     let mut by_id: BTreeMap<&str, &str> =
         spans.iter().map(|span| (span.id.as_str(), span.name.as_str())).collect();
     assert_eq!(by_id.len(), spans.len(), "span ids are unique");
-    by_id.extend(others);
+    by_id.extend(others.iter().copied());
     let node = |it: &Span| {
         let parent = by_id.get(it.parent.as_str()).copied().unwrap_or("a span that is not in the trace");
         span(&it.service, it.kind, &it.name, parent)
