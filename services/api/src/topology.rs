@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use opentelemetry::metrics::{Counter, Meter};
 use tidings_domain::{
-    Error, Result,
+    Error, ErrorKind, Result,
     ports::{Clock, Topology},
     time::Timestamp,
     topic::TopicName,
@@ -79,6 +79,8 @@ impl TopologyKeeper {
         shutdown: &Shutdown,
     ) {
         let mut declared = false;
+        // The outage that lasts: its kind, and what was said of it first. How a connection fails differs from try to try.
+        let mut outage: Option<(ErrorKind, String)> = None;
         // When all of it was seen to stand, or made.
         let mut stood_at = None;
         loop {
@@ -86,13 +88,17 @@ impl TopologyKeeper {
             let outcome = self.round(copy, declared, stood_at).await;
             match outcome {
                 Ok(()) => {
-                    declared = true;
+                    (declared, outage) = (true, None);
                     stood_at = Some(began_at);
                     part.up();
                 }
                 Err(error) => {
                     // The part logs it: once, while it lasts.
-                    let reason = format!("topics, queues and bindings: {}", error.chain());
+                    if outage.as_ref().is_none_or(|(kind, _)| *kind != error.kind) {
+                        outage =
+                            Some((error.kind, format!("topics, queues and bindings: {}", error.chain())));
+                    }
+                    let reason = outage.as_ref().map_or("", |(_, reason)| reason);
                     if declared { part.degraded(reason) } else { part.waiting(reason) }
                 }
             }
