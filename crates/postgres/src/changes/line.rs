@@ -290,7 +290,10 @@ impl Line {
         let error = {
             let mut state = self.lock();
             let stood = now - state.looked_at;
-            state.looked_at = now;
+            // Left as it is where that was too long: whoever asks before the stream has ended here is to see it too.
+            if stood <= self.limits.silence {
+                state.looked_at = now;
+            }
             let silent = now - state.life_at;
             let stalled = now - state.moved_at;
             if stood > self.limits.silence {
