@@ -1,6 +1,7 @@
 //! Health: what each part of a process says of itself, and what its adapters last saw. No I/O: a probe never writes.
 
 mod gauges;
+mod lasting;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,6 +10,8 @@ use std::{
 
 use serde::Serialize;
 use tidings_domain::ports::{Dependency, DependencyState};
+
+pub use lasting::LastingFault;
 
 /// What a part waits for before it has said anything.
 const STARTING: &str = "starting";

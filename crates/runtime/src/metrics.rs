@@ -177,6 +177,7 @@ impl ConsumeMetrics {
     pub(crate) fn new(telemetry: &Telemetry, queue: &'static str, source: &'static str) -> Self {
         let meter = &telemetry.meter;
         let queue = KeyValue::new(QUEUE, queue);
+        let [system, name] = operation(telemetry, Operation::Process);
         let with = |verdict| [queue.clone(), KeyValue::new(VERDICT, verdict)];
         Self {
             handled: counter(meter, MESSAGES_HANDLED, "messages dealt with"),
@@ -190,7 +191,7 @@ impl ConsumeMetrics {
             dead: with("dead_letter"),
             released: with("released"),
             source: KeyValue::new(SOURCE, source),
-            call: operation(telemetry, Operation::Process, [queue.clone()]),
+            call: [system, name, queue.clone()],
             queue: [queue],
         }
     }
@@ -239,7 +240,7 @@ impl PublishDuration {
     /// Of one service's publishes.
     pub fn new(telemetry: &Telemetry) -> Self {
         let seconds = seconds(&telemetry.meter, OPERATION_DURATION, "duration of a publish");
-        Self { seconds, labels: operation(telemetry, Operation::Publish, []) }
+        Self { seconds, labels: operation(telemetry, Operation::Publish) }
     }
 
     /// One call of the bus was answered after this time, for all of its messages.
@@ -248,18 +249,12 @@ impl PublishDuration {
     }
 }
 
-/// What the conventions require of every metric of messaging, and what else it is labelled by.
-fn operation<const MORE: usize, const ALL: usize>(
-    telemetry: &Telemetry,
-    operation: Operation,
-    more: [KeyValue; MORE],
-) -> [KeyValue; ALL] {
-    let required = [
+/// What the conventions require of every metric of messaging.
+fn operation(telemetry: &Telemetry, operation: Operation) -> [KeyValue; 2] {
+    [
         KeyValue::new(conventions::MESSAGING_SYSTEM, Arc::clone(telemetry.system())),
         KeyValue::new(conventions::MESSAGING_OPERATION_NAME, operation.name()),
-    ];
-    let mut all = required.into_iter().chain(more);
-    std::array::from_fn(|_| all.next().expect("two labels and the others"))
+    ]
 }
 
 fn add(counter: &Counter<u64>, count: u64, labels: &[KeyValue]) {

@@ -60,7 +60,8 @@ struct Inner {
     cause: Option<String>,
 }
 
-/// The chain of the error behind a response, else what is wrong by our own words, for the one line that the front door logs. Never part of the response.
+/// The chain of the error behind a response, else what is wrong in our own words, for the one line that the front door logs.
+/// Never part of the response.
 #[derive(Clone, Debug)]
 pub(crate) struct Cause(pub(crate) String);
 

@@ -5,12 +5,16 @@ use std::{sync::Arc, time::Duration};
 
 use opentelemetry::metrics::{Counter, Meter};
 use tidings_domain::{
-    Error, ErrorKind, Result,
+    Error, Result,
     ports::{Clock, Topology},
     time::Timestamp,
     topic::TopicName,
 };
-use tidings_runtime::{health::Part, metrics, shutdown::Shutdown};
+use tidings_runtime::{
+    health::{LastingFault, Part},
+    metrics,
+    shutdown::Shutdown,
+};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::catalog_copy::CatalogCopy;
@@ -79,8 +83,7 @@ impl TopologyKeeper {
         shutdown: &Shutdown,
     ) {
         let mut declared = false;
-        // The outage that lasts: its kind, and what was said of it first. How a connection fails differs from try to try.
-        let mut outage: Option<(ErrorKind, String)> = None;
+        let mut fault = LastingFault::default();
         // When all of it was seen to stand, or made.
         let mut stood_at = None;
         loop {
@@ -88,17 +91,14 @@ impl TopologyKeeper {
             let outcome = self.round(copy, declared, stood_at).await;
             match outcome {
                 Ok(()) => {
-                    (declared, outage) = (true, None);
+                    declared = true;
+                    fault.ended();
                     stood_at = Some(began_at);
                     part.up();
                 }
                 Err(error) => {
                     // The part logs it: once, while it lasts.
-                    if outage.as_ref().is_none_or(|(kind, _)| *kind != error.kind) {
-                        outage =
-                            Some((error.kind, format!("topics, queues and bindings: {}", error.chain())));
-                    }
-                    let reason = outage.as_ref().map_or("", |(_, reason)| reason);
+                    let reason = format!("topics, queues and bindings: {}", fault.reason(&error));
                     if declared { part.degraded(reason) } else { part.waiting(reason) }
                 }
             }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tidings_domain::{Error, ErrorKind, Result, ports::ChangeStream};
 use tidings_runtime::{
-    health::{Part, PartState},
+    health::{LastingFault, Part, PartState},
     metrics,
     shutdown::Shutdown,
 };
@@ -21,12 +21,14 @@ pub(crate) async fn run(context: Context, shutdown: Shutdown) -> Result<()> {
     let gap = metrics::gauge(&context.telemetry.meter, metrics::CHANGES_GAP, "1 while the stream has a gap");
     let backoff = context.settings.backoff();
     let mut failures = 0_u32;
+    let mut fault = LastingFault::default();
     while !shutdown.is_requested() {
         let error = match open(&context, &part, &shutdown).await {
             None => break,
             Some(Ok(stream)) => {
                 gap.record(0, &[]);
                 part.up();
+                fault.ended();
                 let mut session = Session::new(Arc::clone(&publisher), &context.settings, stream);
                 let ended = session.run(&shutdown).await;
                 if session.progress {
@@ -52,7 +54,7 @@ pub(crate) async fn run(context: Context, shutdown: Shutdown) -> Result<()> {
             }
             _ => {
                 // Said in the log by the part, once for as long as it is the same.
-                part.waiting(format!("the table stream: {}", error.chain()));
+                part.waiting(format!("the table stream: {}", fault.reason(&error)));
                 backoff.wait(failures, &*context.entropy)
             }
         };

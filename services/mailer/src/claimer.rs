@@ -8,7 +8,7 @@ use tidings_domain::{
     id::{MessageId, new_v7},
     ports::{Clock, Deliveries, Entropy, Items, Subscriptions},
 };
-use tidings_runtime::health::Part;
+use tidings_runtime::health::{LastingFault, Part};
 
 use crate::{
     message::Mails,
@@ -46,6 +46,7 @@ impl Claimer {
     /// Claims until we stop.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut failures = 0_u32;
+        let mut fault = LastingFault::default();
         // Whether there is more than what was claimed.
         let mut more = true;
         loop {
@@ -61,11 +62,12 @@ impl Claimer {
             match step {
                 Ok(full) => {
                     (more, failures) = (full, 0);
+                    fault.ended();
                     self.part.up();
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
-                    self.part.waiting(error.chain());
+                    self.part.waiting(fault.reason(&error));
                     self.idle(self.settings.outage().wait(failures, &*self.entropy)).await;
                 }
             }

@@ -9,7 +9,7 @@ use tidings_domain::{
     ports::{Clock, Entropy, Expired, Items},
 };
 use tidings_runtime::{
-    health::{Part, PartState},
+    health::{LastingFault, Part, PartState},
     metrics,
     shutdown::Shutdown,
 };
@@ -44,6 +44,7 @@ impl Retention {
     /// Steps until `shutdown`. A failed step is repeated with back-off: it removes whole items or nothing.
     pub(crate) async fn run(self, shutdown: Shutdown) -> Result<()> {
         let mut failures = 0_u32;
+        let mut fault = LastingFault::default();
         while !shutdown.is_requested() {
             let before = self.clock.now().minus(self.settings.retention());
             let step = self.items.expire(before, self.settings.retention_batch.max(1));
@@ -51,6 +52,7 @@ impl Retention {
                 None => break,
                 Some(Ok(expired)) => {
                     failures = 0;
+                    fault.ended();
                     self.removed.add(expired.removed, &[]);
                     self.open.record(expired.open, &[]);
                     self.part.set(state(&expired, self.settings.retention_days));
@@ -59,7 +61,7 @@ impl Retention {
                 Some(Err(error)) => {
                     failures = failures.saturating_add(1);
                     // Which logs it: once, while it lasts.
-                    self.part.degraded(error.chain());
+                    self.part.degraded(fault.reason(&error));
                     self.settings.probe().wait(failures, &*self.entropy)
                 }
             };

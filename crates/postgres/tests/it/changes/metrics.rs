@@ -11,10 +11,18 @@ use super::rig::{Rig, open, state, take, until};
 /// Our own heartbeats write some log between one look and the other.
 const NEAR_BYTES: f64 = 64.0 * 1024.0;
 
-fn metered() -> (SdkMeterProvider, Registry) {
+/// What keeps the rig's metrics, and where they are read.
+fn metered(rig: &mut Rig) -> (SdkMeterProvider, Registry) {
     let registry = Registry::new();
     let reader = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build().unwrap();
-    (SdkMeterProvider::builder().with_reader(reader).build(), registry)
+    let provider = SdkMeterProvider::builder().with_reader(reader).build();
+    rig.meter = provider.meter("test");
+    (provider, registry)
+}
+
+async fn server_with(settings: &[(&str, &str)]) -> Postgres {
+    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Postgres::start_with(PostgresOptions { settings, ..PostgresOptions::default() }).await
 }
 
 /// A gauge's value, by the beginning of its name.
@@ -37,11 +45,9 @@ async fn measures(rig: &Rig, server: &Postgres, registry: &Registry, name: &str,
 
 #[tokio::test(flavor = "multi_thread")]
 async fn they_are_what_pg_replication_slots_says() {
-    let settings = vec![("max_slot_wal_keep_size".to_owned(), "256MB".to_owned())];
-    let server = Postgres::start_with(PostgresOptions { settings, ..PostgresOptions::default() }).await;
+    let server = server_with(&[("max_slot_wal_keep_size", "256MB")]).await;
     let mut rig = Rig::on(&server).await;
-    let (provider, registry) = metered();
-    rig.meter = provider.meter("test");
+    let (_provider, registry) = metered(&mut rig);
     let store = rig.store();
     let mut stream = open(&store).await;
     // Texts that cannot be made small.
@@ -79,8 +85,7 @@ const HELD_S: f64 = 1.5;
 async fn the_lag_in_seconds_is_the_age_of_the_oldest_heartbeat_that_has_not_come_back() {
     let server = Postgres::shared().await;
     let mut rig = Rig::on(server).await;
-    let (provider, registry) = metered();
-    rig.meter = provider.meter("test");
+    let (_provider, registry) = metered(&mut rig);
     // Nothing is read beyond a few changes of a transaction that nobody takes: heartbeats stand behind it in the log.
     rig.options.read_ahead = 1;
     let age = || gauge(&registry, "tidings_slot_heartbeat_age");
@@ -102,11 +107,9 @@ async fn the_lag_in_seconds_is_the_age_of_the_oldest_heartbeat_that_has_not_come
 async fn a_slot_that_is_about_to_be_invalidated_is_degraded_until_it_is_safe_again() {
     // No checkpoint comes by itself, which would carry the threat out.
     let settings = [("max_slot_wal_keep_size", "16MB"), ("wal_keep_size", "0"), ("max_wal_size", "4GB")];
-    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let server = Postgres::start_with(PostgresOptions { settings, ..PostgresOptions::default() }).await;
+    let server = server_with(&settings).await;
     let mut rig = Rig::on(&server).await;
-    let (provider, registry) = metered();
-    rig.meter = provider.meter("test");
+    let (_provider, registry) = metered(&mut rig);
     let store = rig.store();
     let mut stream = open(&store).await;
     state(&store, "it is up", |state| *state == DependencyState::Up).await;
