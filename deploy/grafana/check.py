@@ -6,7 +6,7 @@
     check.py --prometheus URL                 every query is asked over the last 15 minutes; none is empty or all NaN
              [--tempo URL --message ID]       every trace search of a panel or a link is asked, and finds a trace
                                               (ID stands for the message in the box)
-             [--happened LABEL...]            what is rare and did happen in this run: a panel that shows it has data
+             [--happened PANEL...]            what is rare and did happen in this run: these panels (title, refId) show it
              [--grafana URL]                  Grafana has loaded every board
              [--exposed]                      every metric of ours in Prometheus is listed, with these labels
 
